@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 pub use classify::NotProbe;
-pub(crate) use classify::{FIRST_UNPRIVILEGED, TRACEPATH, TRACEROUTE};
+pub(crate) use classify::{FIRST_UNPRIVILEGED, RESERVED, TRACEPATH, TRACEROUTE, UDP_SERVICES};
 
 /// The protocol that a probe was sent with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,11 +90,14 @@ pub enum ScanKind {
     SctpCookieEcho,
     /// A packet of an IP protocol that this host does not speak (`-sO`).
     IpProtocol,
+    /// A FIN, ACK or datagram as a service sends it: from a well-known port, or to a port that
+    /// clients use. Never counts toward a block.
+    Reply,
 }
 
 impl ScanKind {
     /// All kinds, in the order of the enum.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Connect,
         Self::Syn,
         Self::Fin,
@@ -107,6 +110,7 @@ impl ScanKind {
         Self::SctpInit,
         Self::SctpCookieEcho,
         Self::IpProtocol,
+        Self::Reply,
     ];
 
     /// The name in logs and element comments.
@@ -124,6 +128,7 @@ impl ScanKind {
             Self::SctpInit => "sctp-init",
             Self::SctpCookieEcho => "sctp-cookie-echo",
             Self::IpProtocol => "ip-protocol",
+            Self::Reply => "reply",
         }
     }
 }

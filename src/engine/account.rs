@@ -107,6 +107,11 @@ impl Touch {
         self.0 & AMBIGUOUS != 0
     }
 
+    /// Whether it counts toward a block.
+    fn counts(self, counted: Counted) -> bool {
+        counted.holds(self.transport()) && self.scan() != ScanKind::Reply
+    }
+
     fn is_connect(self) -> bool {
         self.0 & KIND == CONNECT
     }
@@ -140,8 +145,7 @@ impl Counted {
 /// with datagrams that are only logged.
 pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
     // Rank and time in one number: the smallest is replaced.
-    let rank =
-        |touch: Touch| (u64::from(counted.holds(touch.transport())) * (1 + touch.strength())) << 40;
+    let rank = |touch: Touch| (u64::from(touch.counts(counted)) * (1 + touch.strength())) << 40;
     let (mut free, mut least, mut least_at) = (None, u64::MAX, 0);
     for (at, slot) in slots.iter_mut().enumerate() {
         let Some(old) = Touch::live(*slot, horizon) else {
@@ -201,7 +205,7 @@ impl Tally {
     pub(super) fn of(slots: &[u64], horizon: u64, counted: Counted) -> Self {
         let mut tally = Self::default();
         for touch in slots.iter().filter_map(|slot| Touch::live(*slot, horizon)) {
-            let counts = counted.holds(touch.transport());
+            let counts = touch.counts(counted);
             match (counts, touch.ambiguous()) {
                 (true, false) => tally.plain += 1,
                 (true, true) => tally.ambiguous += 1,
@@ -244,10 +248,15 @@ pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
     const LENGTH_MAX: usize = 90;
     let mut touches: Vec<Touch> =
         slots.iter().filter_map(|slot| Touch::live(*slot, horizon)).collect();
+    let is_full = touches.len() > 1 && touches.len() == slots.len();
+    // Replies are no part of a scan's evidence.
+    if touches.iter().any(|touch| touch.scan() != ScanKind::Reply) {
+        touches.retain(|touch| touch.scan() != ScanKind::Reply);
+    }
     touches.sort_by_key(|touch| touch.time());
     let (Some(first), Some(last)) = (touches.first(), touches.last()) else { return String::new() };
     // All slots are taken: there may have been more.
-    let more = if touches.len() > 1 && touches.len() == slots.len() { "+" } else { "" };
+    let more = if is_full { "+" } else { "" };
     let mut text = if touches.len() == 1 {
         "1 port:".to_owned()
     } else {

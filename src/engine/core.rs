@@ -58,6 +58,8 @@ pub struct Engine {
     sweep_at: Option<MonoTime>,
     /// Where the search for blocks of never-block addresses continues, if one is running.
     review_from: Option<usize>,
+    /// The slowed source after which it continues, if one is running: `Some(None)` is the start.
+    release_after: Option<Option<Source>>,
     status: Status,
 }
 
@@ -82,6 +84,7 @@ impl Engine {
             now: MonoTime::default(),
             sweep_at: None,
             review_from: None,
+            release_after: None,
             status: Status::default(),
         }
     }
@@ -169,10 +172,11 @@ impl Engine {
         overlaps(&self.policy, &self.always, &self.never_block, source)
     }
 
-    /// [`Engine::on_timer`] checks the blocks in pieces: there may be a million, and packets wait
+    /// [`Engine::on_timer`] checks blocks and slowed sources in pieces: there may be a million, and packets wait
     /// meanwhile. Until then the rules exempt the addresses.
     fn lift_never_block(&mut self) {
         self.review_from = Some(0);
+        self.release_after = Some(None);
     }
 }
 

@@ -118,12 +118,11 @@ pub(super) fn decide(
     let trigger = policy.trigger();
     // A probe of a transport that is only logged must not trigger a block with older TCP evidence:
     // those TCP probes had their decision.
-    if policy.action(transport) != ProtocolAction::Block {
-        return if tally.reports_at(trigger) {
-            Decision::Report(policy.report_only(transport))
-        } else {
-            Decision::Wait
-        };
+    let is_logged_only = policy.action(transport) != ProtocolAction::Block;
+    if is_logged_only || scan == ScanKind::Reply {
+        let against =
+            if is_logged_only { policy.report_only(transport) } else { NotBlocked::Ambiguous };
+        return if tally.reports_at(trigger) { Decision::Report(against) } else { Decision::Wait };
     }
     if !tally.blocks(trigger) {
         // At trigger 0 a single FIN is reported, as by PortSentry 1.2; blocking for it would block
@@ -204,6 +203,17 @@ mod tests {
         );
         let one = Policy { scan_trigger: 1, ..policy };
         assert_eq!(decide(&one, late(1), ScanKind::Fin, Transport::Tcp), Decision::Wait);
+    }
+
+    // P4
+    #[test]
+    fn replies_are_reported_and_never_block() {
+        let policy = blocking();
+        let replies = |logged_ambiguous| Tally { logged_ambiguous, ..Tally::default() };
+        let decided = |tally| decide(&policy, tally, ScanKind::Reply, Transport::Tcp);
+        assert_eq!(decided(replies(5)), Decision::Wait);
+        assert_eq!(decided(replies(6)), Decision::Report(NotBlocked::Ambiguous));
+        assert_eq!(decide(&policy, replies(100), ScanKind::Syn, Transport::Tcp), Decision::Wait);
     }
 
     #[test]

@@ -16,12 +16,12 @@ pub const SLOWED_MAX: usize = 65_536;
 /// Maximum bytes of a slowed source, its proof and its share of the trees included.
 pub const SLOWED_BYTES: usize = 512;
 
-/// How long the table remembers that a source does not see our answers, after it was slowed last:
-/// whoever sends in its name could otherwise try for its proof again and again.
+/// How long the table remembers that a source does not see our answers, after it was slowed last. A
+/// sender that forges its address could otherwise try for a proof again and again.
 const BLIND_MEMORY_MS: u64 = 24 * 3_600_000;
 
-/// Retransmitted ports that are evaluated at most. Whoever is not proven by then is not proven at
-/// all.
+/// Maximum number of retransmitted ports that are evaluated. A source that is not proven by then is
+/// not proven at all.
 const PORTS_MAX: usize = 64;
 
 /// A retransmission to a silent port, in 1/64 of a bit: log2(2 * 63/64), for a scanner that
@@ -43,11 +43,11 @@ const BLIND_BITS: i32 = -10;
 
 /// What a source's retransmissions say about its address.
 ///
-/// While a source is slowed, the rules toss a coin for each closed watched port that it probes, and
-/// answer on heads as the kernel would. A sender that sees the answers retransmits to the silent
-/// ports only; one that does not see them (a forged address, a stateless scanner) to both kinds
-/// alike. This is a sequential probability ratio test (Wald 1945) of these two hypotheses. Each port
-/// counts once, because retransmissions to one port share one toss.
+/// While a source is slowed, the rules answer a random half of the closed watched ports that it
+/// probes. A sender that sees the answers retransmits to the silent ports only; one that does not see
+/// them (a forged address, a stateless scanner) to both kinds alike. This is a sequential probability
+/// ratio test (Wald 1945) of these two hypotheses. Each port counts once, because all
+/// retransmissions to one port depend on the same random number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Proof {
     ports: Vec<u16>,
@@ -315,7 +315,7 @@ mod tests {
         }
         for n in 0..50_000 {
             for port in 1..=64 {
-                // A linear congruential generator (Knuth's MMIX) is random enough for tosses.
+                // A linear congruential generator (Knuth's MMIX) is random enough here.
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let answered = state >> 63 == 1;
                 proven += u32::from(slowed.retransmission(source(n), port, answered));

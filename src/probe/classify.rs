@@ -8,10 +8,11 @@
 //! |---|---|
 //! | answers to a spoofed flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
 //! | out-of-state segments of a closed connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
+//! | the same from a service's port or to a reserved port: an NFS server that retransmits | a reply, which never blocks |
 //! | late DNS answers: UDP from port 53 | none to an unprivileged port, else ambiguous |
-//! | late NTP and other answers: UDP from a port below 1024 | none to an ephemeral port, else ambiguous |
-//! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral port | ambiguous |
-//! | UDP traceroute (traceroute(8): ports 33434 and up; tracepath(8): 44444 and up) | never a probe |
+//! | late or reflected answers: UDP from a service's port | none from a port below 1024 to an ephemeral one, else a reply |
+//! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral or reserved port | a reply |
+//! | UDP traceroute (mtr(8): ports 33000 and up; traceroute(8): 33434; tracepath(8): 44444) | never a probe |
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
 //!
@@ -26,9 +27,9 @@ use std::ops::RangeInclusive;
 use super::{Port, Probe, ScanKind, Transport};
 use crate::wire::{self, sctp, tcp::Flags};
 
-/// Destination ports of UDP traceroute: the base port and one for each probe that traceroute(8)
-/// sends by default (30 hops of 3), rounded up.
-pub(crate) const TRACEROUTE: RangeInclusive<u16> = 33434..=33534;
+/// Destination ports of UDP traceroute: mtr(8) counts up from 33000, traceroute(8) from 33434, one
+/// for each probe that it sends by default (30 hops of 3), rounded up.
+pub(crate) const TRACEROUTE: RangeInclusive<u16> = 33000..=33534;
 
 /// Destination ports of tracepath(8) of iputils: its base port and one for each slot of its history
 /// (`HIS_ARRAY_SIZE` in tracepath.c). Without an answer it continues for 30 hops, and a dropped
@@ -41,6 +42,25 @@ const DOMAIN: u16 = 53;
 /// First port that any user may bind. A datagram from a lower port comes from a service and is most
 /// likely an answer.
 pub(crate) const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// Ports that bindresvport(3) and rresvport(3) give to clients: NFS, mount, rsh.
+pub(crate) const RESERVED: RangeInclusive<u16> = 512..=1023;
+
+/// Ports from 1024 on whose services close many connections (IANA's registry, and the programs'
+/// defaults): SQL Server, Oracle, NFS, proxies, MySQL, RDP, SIP, PostgreSQL, AMQP, VNC, Redis, HTTP,
+/// HTTPS, Prometheus and its exporters, Elasticsearch, memcached, MongoDB.
+const TCP_SERVICES: [u16; 19] = [
+    1433, 1521, 2049, 3128, 3306, 3389, 5060, 5432, 5672, 5900, 6379, 8000, 8080, 8443, 9090, 9100,
+    9200, 11211, 27017,
+];
+
+/// Ports from 1024 on whose answers are reflected or late: SSDP, NFS, SIP, multicast DNS, memcached,
+/// Steam.
+pub(crate) const UDP_SERVICES: [u16; 6] = [1900, 2049, 5060, 5353, 11211, 27015];
+
+fn is_service(source_port: u16, others: &[u16]) -> bool {
+    source_port < FIRST_UNPRIVILEGED || others.contains(&source_port)
+}
 
 /// Why a packet is no probe; the names are status counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,11 +150,16 @@ impl Probe {
                 if ambiguous && ephemeral.contains(&segment.destination_port) {
                     return Err(NotProbe::LateSegment);
                 }
+                let is_reply = ambiguous
+                    && (is_service(segment.source_port, &TCP_SERVICES)
+                        || RESERVED.contains(&segment.destination_port));
+                let scan = if is_reply { ScanKind::Reply } else { scan };
                 (Transport::Tcp, segment.destination_port, scan, ambiguous)
             }
             wire::Transport::Udp(datagram) => {
-                let ambiguous = udp(datagram.source_port, datagram.destination_port, ephemeral)?;
-                (Transport::Udp, datagram.destination_port, ScanKind::Udp, ambiguous)
+                let is_reply = udp(datagram.source_port, datagram.destination_port, ephemeral)?;
+                let scan = if is_reply { ScanKind::Reply } else { ScanKind::Udp };
+                (Transport::Udp, datagram.destination_port, scan, is_reply)
             }
             wire::Transport::Sctp(message) => {
                 let scan = match message.chunk {
@@ -200,12 +225,11 @@ fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
     })
 }
 
-/// Whether a UDP datagram to a closed port is ambiguous evidence.
+/// Whether a UDP datagram to a closed port looks like a reply.
 fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result<bool, NotProbe> {
     if TRACEROUTE.contains(&destination) || TRACEPATH.contains(&destination) {
         return Err(NotProbe::Traceroute);
     }
-    let from_service = source < FIRST_UNPRIVILEGED;
     // A recursive resolver uses random unprivileged ports, not the ephemeral range (RFC 5452, 9.2),
     // closes each socket after a timeout, and often runs without connection tracking: late answers
     // of one slow server then arrive at any number of ports. A UDP scan of unprivileged ports from
@@ -213,13 +237,13 @@ fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result
     if source == DOMAIN && destination >= FIRST_UNPRIVILEGED {
         return Err(NotProbe::LateAnswer);
     }
-    match (from_service, ephemeral.contains(&destination)) {
-        (true, true) => Err(NotProbe::LateAnswer),
-        // SunRPC and similar protocols use source ports below 1024; other clients may bind a fixed
-        // port.
-        (true, false) => Ok(true),
-        (false, ephemeral) => Ok(ephemeral),
+    if source < FIRST_UNPRIVILEGED && ephemeral.contains(&destination) {
+        return Err(NotProbe::LateAnswer);
     }
+    // SunRPC and similar protocols use source ports below 1024; other clients may bind a fixed port.
+    Ok(is_service(source, &UDP_SERVICES)
+        || ephemeral.contains(&destination)
+        || RESERVED.contains(&destination))
 }
 
 /// Protocols of present or former tunnels and routers, which are no evidence of a scan: IGMP, IPIP,
@@ -355,8 +379,44 @@ mod tests {
 
     // P4
     #[test]
+    fn what_services_send_late_is_a_reply() {
+        let segment = |source_port, destination_port, flags| {
+            classify(
+                6,
+                wire::Transport::Tcp(Segment {
+                    source_port,
+                    destination_port,
+                    sequence: 1,
+                    acknowledgement: 0,
+                    flags: Flags(flags),
+                    window: 1024,
+                    options: &[],
+                }),
+            )
+            .unwrap()
+            .scan
+        };
+        for flags in [0x01, 0x10, 0x11, 0x18] {
+            assert_eq!(segment(2049, 80, flags), ScanKind::Reply);
+            assert_eq!(segment(443, 80, flags), ScanKind::Reply);
+            assert_eq!(segment(40000, 703, flags), ScanKind::Reply);
+            assert_ne!(segment(40000, 80, flags), ScanKind::Reply);
+        }
+        // No service opens a connection so, nor sends such flags.
+        for flags in [0x02, 0x00, 0x29] {
+            assert_ne!(segment(2049, 703, flags), ScanKind::Reply);
+        }
+        for (source, destination) in [(53, 80), (1900, 80), (11211, 80), (4500, 40000), (4500, 700)]
+        {
+            assert_eq!(datagram(source, destination).unwrap().scan, ScanKind::Reply);
+        }
+        assert_eq!(datagram(4500, 161).unwrap().scan, ScanKind::Udp);
+    }
+
+    // P4
+    #[test]
     fn traceroute_is_no_probe() {
-        for port in [33434, 33500, 33534, 44444, 44507] {
+        for port in [33000, 33433, 33434, 33500, 33534, 44444, 44507] {
             assert_eq!(datagram(50000, port), Err(NotProbe::Traceroute));
         }
         assert!(datagram(50000, 33535).is_ok());

@@ -33,8 +33,8 @@ use std::time::Duration;
 use super::family::{Family, each};
 use super::sets::SetId;
 use super::statements::{
-    LOG_PREFIX, PROBE, chain, drop, goto, is_in, is_not_in, log, matches, opens, rule, to_service,
-    update,
+    LOG_PREFIX, PROBE, chain, drop, goto, is, is_in, is_not_in, log, matches, opens, rule,
+    to_service, update,
 };
 use crate::config::Config;
 use crate::nft::decode::RuleInfo;
@@ -42,7 +42,7 @@ use crate::nft::expr::{Expr, VerdictCode};
 use crate::nft::model::{
     Chain, Op, Operand, Owner, Rate, Rule, Ruleset, Selector, Set, Statement, Unit,
 };
-use crate::probe::{FIRST_UNPRIVILEGED, TRACEPATH, TRACEROUTE};
+use crate::probe::{FIRST_UNPRIVILEGED, RESERVED, TRACEPATH, TRACEROUTE, UDP_SERVICES};
 
 /// The start of the prefix of every packet that made the rules hold its source.
 pub(crate) const HELD_PREFIX: &str = "portsentry: held ";
@@ -493,17 +493,21 @@ pub(super) fn udp_not_counted(ephemeral: Option<Operand>) -> Vec<Rule> {
         let (first, last) = ports.into_inner();
         matches(Selector::UdpDport, Op::Eq, Operand::Ports(first, last))
     };
-    let mut rules = vec![
-        rule(
-            "late answers look the same",
-            [
-                matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED.into())),
-                goto(PROBE),
-            ],
-        ),
-        rule("traceroute and tracepath look the same", [to(TRACEROUTE), goto(PROBE)]),
+    let mut rules = vec![rule(
+        "late answers look the same",
+        [
+            matches(Selector::UdpSport, Op::Lt, Operand::Number(FIRST_UNPRIVILEGED.into())),
+            goto(PROBE),
+        ],
+    )];
+    rules.extend(
+        UDP_SERVICES.map(|port| rule("", [is(Selector::UdpSport, port.into()), goto(PROBE)])),
+    );
+    rules.extend([
+        rule("answers to clients with a reserved port look the same", [to(RESERVED), goto(PROBE)]),
+        rule("mtr, traceroute and tracepath look the same", [to(TRACEROUTE), goto(PROBE)]),
         rule("", [to(TRACEPATH), goto(PROBE)]),
-    ];
+    ]);
     rules.extend(
         ephemeral.map(|range| rule("", [matches(Selector::UdpDport, Op::Eq, range), goto(PROBE)])),
     );

@@ -1,10 +1,10 @@
 //! Slowed sources: past the trigger, with an address that is not proven.
 //!
-//! Whoever the packets come from, nothing that is in use suffers: packets of established connections
-//! and answers to our own never come here. A new connection of a slowed source to a service, local
-//! or forwarded, passes when its SYN comes again, which every TCP stack does after a second (RFC
-//! 6298, 2) and a scanner does not. Probes of closed ports are dropped, except that the rules toss a
-//! coin for each port and answer on heads as the kernel would: only a sender that sees the answers
+//! The address may be forged, so its owner must not suffer: packets of established connections and
+//! answers to our own connections never reach these rules. A new connection of a slowed source to a
+//! service, local or forwarded, passes when its SYN is retransmitted, which every TCP stack does
+//! after a second (RFC 6298, 2) and a scanner does not. Probes of closed ports are dropped, except
+//! that a random half of the ports is answered as closed: only a sender that sees the answers
 //! retransmits to the silent ports alone. The daemon evaluates the retransmissions
 //! (`engine/slowed.rs`).
 //!
@@ -38,8 +38,8 @@ pub(super) const SLOW_PROBE: &str = "slow_probe";
 pub(super) const SLOW_DATAGRAM: &str = "slow_datagram";
 /// The entry for another datagram: logged, and not answered.
 pub(super) const SLOW_SILENT: &str = "slow_silent";
-const SLOW_HEADS: &str = "slow_heads";
-const SLOW_TAILS: &str = "slow_tails";
+const SLOW_NEW_ANSWERED: &str = "slow_new_answered";
+const SLOW_NEW_SILENT: &str = "slow_new_silent";
 const SLOW_ANSWER: &str = "slow_answer";
 const SLOW_ANSWERED: &str = "slow_answered";
 const SLOW_AGAIN: &str = "slow_again";
@@ -156,7 +156,7 @@ impl Builder<'_> {
                 drop(),
             ]
         });
-        slow.extend(self.each("the SYN came again: no scanner does that", |family| {
+        slow.extend(self.each("the SYN was retransmitted, which scanners do not do", |family| {
             vec![
                 Statement::Lookup { set: family.asked.spec(), key: family.connection() },
                 Statement::Counter,
@@ -171,7 +171,7 @@ impl Builder<'_> {
                 drop(),
             ]
         }));
-        slow.push(rule("the sets are full: nobody is kept out", [Statement::Counter, back()]));
+        slow.push(rule("the sets are full: the connection passes", [Statement::Counter, back()]));
 
         let answer = vec![rule(
             "as a closed port answers",
@@ -194,13 +194,13 @@ impl Builder<'_> {
         }));
         again.push(rule("", [log(SILENT_PREFIX, group), drop()]));
 
-        let mut heads = self.each("", |family| {
+        let mut new_answered = self.each("", |family| {
             vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
         });
-        heads.push(rule("the set is full", [Statement::Counter, drop()]));
-        let mut tails = self
+        new_answered.push(rule("the set is full", [Statement::Counter, drop()]));
+        let mut new_silent = self
             .each("", |family| vec![add(family.silent, family.port(), memory), goto(SLOW_SILENT)]);
-        tails.push(rule("the set is full", [Statement::Counter, drop()]));
+        new_silent.push(rule("the set is full", [Statement::Counter, drop()]));
 
         let renewed = self.each("slowed for as long as it continues", |family| {
             vec![update(family.held, family.source, memory)]
@@ -211,10 +211,10 @@ impl Builder<'_> {
         probe.extend(self.each("a port that it probed before", known(answered, SLOW_AGAIN)));
         probe.extend(self.each("", known(silent, SLOW_AGAIN)));
         probe.push(rule(
-            "a coin for each port, whose fall nobody can know beforehand",
-            [is(Selector::Random(2), 0), goto(SLOW_HEADS)],
+            "a random half of the ports is answered; no sender can predict which",
+            [is(Selector::Random(2), 0), goto(SLOW_NEW_ANSWERED)],
         ));
-        probe.push(rule("", [goto(SLOW_TAILS)]));
+        probe.push(rule("", [goto(SLOW_NEW_SILENT)]));
 
         vec![
             chain(SLOW, slow),
@@ -235,8 +235,8 @@ impl Builder<'_> {
             ),
             chain(SLOW_AGAIN_UNLOGGED, again_unlogged),
             chain(SLOW_AGAIN, again),
-            chain(SLOW_HEADS, heads),
-            chain(SLOW_TAILS, tails),
+            chain(SLOW_NEW_ANSWERED, new_answered),
+            chain(SLOW_NEW_SILENT, new_silent),
             chain(SLOW_DATAGRAM, datagram),
             chain(SLOW_PROBE, probe),
         ]

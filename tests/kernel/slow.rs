@@ -241,6 +241,23 @@ fn a_flood_of_forged_sources_harms_no_honest_host_and_hides_no_scanner() {
     daemon.wait_for_log("Host 10.69.1.2 has been blocked");
 }
 
+// P4
+#[test]
+fn what_services_send_late_is_reported_at_most() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let every = "tcp: { advanced_ports: 1-65535 }\nudp: { advanced_ports: 1-65535, action: block }";
+    let daemon = Daemon::start(&scene.host, &format!("{every}\n{AT_DEFAULTS}"));
+    for _ in 0..3 {
+        scene.traffic("replies", HONEST, HOST, &[]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    daemon.wait_for_log("closed connections cause such packets too");
+    assert_eq!(state_of(&daemon, HONEST), None, "{}", daemon.log());
+}
+
 // P27
 #[test]
 fn at_trigger_0_no_service_answers_after_the_first_closed_port() {

@@ -484,6 +484,22 @@ def blind(source, destination):
                 raw.send(tcp(name, 40000 + host % 20000, destination, port, SYN, seq=port))
 
 
+def replies(source, destination):
+    """What services send late: an NFS server's FIN+ACKs to clients' reserved ports, four times each; answers of DNS, NTP, SSDP and memcached
+    that nobody waits for; mtr --udp."""
+    raw = Raw(destination)
+    for _ in range(4):
+        for port in range(700, 740):
+            raw.send(tcp(source, 2049, destination, port, FIN | ACK))
+        for port in range(20, 30):
+            raw.send(tcp(source, 443, destination, port, ACK))
+        for port in range(300, 310):
+            for service in (53, 123, 1900, 11211):
+                raw.send(udp(source, service, destination, port))
+        for port in range(33000, 33030):
+            raw.send(udp(source, 40000, destination, port))
+
+
 def clients(source, destination):
     """An honest host: an established connection to port argv[4] on which a byte goes there and back every 0.1 s, and a new one every
     argv[5] s, for argv[6] s; prints how many failed, and the longest a connection and a byte took."""

@@ -69,9 +69,7 @@ impl Engine {
             actions,
         );
         self.slowed.on_timer(now, MAX_TIMERS_PER_CALL);
-        if self.review_from == Some(0) {
-            self.release_never_block(now, actions);
-        }
+        self.release_never_block(now, actions);
         let Self { blocks, policy, always, never_block, .. } = self;
         if let Some(from) = self.review_from {
             let must_lift = |source: Source, reason: &Reason| {
@@ -94,17 +92,22 @@ impl Engine {
 
     /// Releases slowed sources that are never-block now.
     fn release_never_block(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
-        let views = self.slowed.views(now, None).map(|view| view.source);
-        let freed: Vec<Source> = views.filter(|source| self.is_never_block(*source)).collect();
-        for source in freed {
-            self.slowed.remove(now, source);
-            actions.push(Action::Release { source, forget: None });
+        let Some(after) = self.release_after else { return };
+        let views = self.slowed.views(now, after).take(MAX_REVIEWED_PER_CALL);
+        let page: Vec<Source> = views.map(|view| view.source).collect();
+        self.release_after = page.last().map(|last| Some(*last));
+        for source in page {
+            if self.is_never_block(source) {
+                self.slowed.remove(now, source);
+                actions.push(Action::Release { source, forget: None });
+            }
         }
     }
 
     /// When to call [`Engine::on_timer`] next; a time in the past means at once.
     pub fn next_timer(&self) -> Option<MonoTime> {
-        let review = self.review_from.map(|_| self.now);
+        let is_reviewing = self.review_from.is_some() || self.release_after.is_some();
+        let review = is_reviewing.then_some(self.now);
         [self.blocks.next_timer(), self.slowed.next_timer(), self.sweep_at, review]
             .into_iter()
             .flatten()

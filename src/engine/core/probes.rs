@@ -142,7 +142,8 @@ impl Engine {
     ) -> Trigger {
         let trigger = self.on_repeat(now, probe, actions);
         let source = self.policy.account(probe.source);
-        let is_slowed = self.slowed.view(self.now, source).is_some();
+        let is_slowed =
+            self.slowed.view(self.now, source).is_some() && probe.scan != ScanKind::Reply;
         if is_slowed && self.slowed.retransmission(source, probe.port.number, answered) {
             let touch = Touch::new(self.now, probe);
             let (_, found) = self.ledger.touch(self.now, source, touch, self.counted);

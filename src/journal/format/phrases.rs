@@ -40,6 +40,7 @@ pub(crate) fn scan_name(kind: ScanKind) -> &'static str {
         ScanKind::SctpInit => "SCTP INIT scan",
         ScanKind::SctpCookieEcho => "SCTP COOKIE ECHO scan",
         ScanKind::IpProtocol => "IP PROTOCOL scan",
+        ScanKind::Reply => "REPLY",
     }
 }
 

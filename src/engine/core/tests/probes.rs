@@ -253,6 +253,23 @@ fn unproven_action_report_orders_nothing() {
     assert!(bench.report_lines().concat().ends_with("block.unproven.action is report"));
 }
 
+// P1
+#[test]
+fn a_slowed_source_that_becomes_never_block_is_released() {
+    let mut bench = Bench::new(|policy| policy.unproven.action = UnprovenAction::Slow);
+    bench.syn(SCANNER, 1..9);
+    assert_eq!(bench.engine.slowed(None).count(), 1);
+    let network: IpNet = "203.0.113.0/24".parse().unwrap();
+    bench.engine.set_never_block(bench.at(), [network].into_iter().collect());
+    let mut actions = Vec::new();
+    while bench.engine.next_timer().is_some_and(|at| at <= bench.at()) {
+        bench.engine.on_timer(bench.at(), &mut actions);
+    }
+    bench.carry_out(actions);
+    assert_eq!(bench.engine.slowed(None).count(), 0);
+    assert_eq!(bench.released.len(), 1);
+}
+
 // P3
 #[test]
 fn unproven_action_slow_slows_once_and_blocks_with_the_proof() {
