@@ -168,6 +168,7 @@ fn detect_and_block(
     portsentry_peers::ours::install_rules(&Config::default()).expect("rules");
     let mut roads = roads().expect("roads");
     let mut config = Config { scan_trigger: 0, ..Config::default() };
+    config.block.unproven.action = portsentry::config::UnprovenAction::Block;
     config.block.unproven.per_minute = u32::MAX;
     let mut times: Vec<_> =
         roads.iter().map(|road| Times { name: road.name(), each: Vec::new() }).collect();
