@@ -295,8 +295,12 @@ mod tests {
     }
 
     fn segment(destination_port: u16, flags: u8) -> Result<Probe, NotProbe> {
+        segment_from(40000, destination_port, flags)
+    }
+
+    fn segment_from(source_port: u16, destination_port: u16, flags: u8) -> Result<Probe, NotProbe> {
         let segment = Segment {
-            source_port: 40000,
+            source_port,
             destination_port,
             sequence: 1,
             acknowledgement: 0,
@@ -381,20 +385,7 @@ mod tests {
     #[test]
     fn what_services_send_late_is_a_reply() {
         let segment = |source_port, destination_port, flags| {
-            classify(
-                6,
-                wire::Transport::Tcp(Segment {
-                    source_port,
-                    destination_port,
-                    sequence: 1,
-                    acknowledgement: 0,
-                    flags: Flags(flags),
-                    window: 1024,
-                    options: &[],
-                }),
-            )
-            .unwrap()
-            .scan
+            segment_from(source_port, destination_port, flags).unwrap().scan
         };
         for flags in [0x01, 0x10, 0x11, 0x18] {
             assert_eq!(segment(2049, 80, flags), ScanKind::Reply);
