@@ -358,7 +358,7 @@ mod tests {
         for n in 0..SLOWED_MAX as u32 {
             slow(&mut slowed, at(1), n, true);
         }
-        // A scanner that goes on stays, whoever comes beside it.
+        // A scanner that continues is not evicted, however many sources come after it.
         for n in 1..100_000 {
             let now = MonoTime::from_millis(2000 + u64::from(n));
             slow(&mut slowed, now, 0, true);

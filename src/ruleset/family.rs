@@ -20,8 +20,10 @@ pub(super) struct Family {
     pub(super) young: SetId,
     pub(super) asked: SetId,
     pub(super) answered: SetId,
-    pub(super) silent: SetId,
+    pub(super) probed: SetId,
     pub(super) paced: SetId,
+    /// Protocol and type of an echo request (RFC 792; RFC 4443, 4.1).
+    pub(super) echo_request: (u8, u32),
 }
 
 impl Family {
@@ -41,8 +43,9 @@ impl Family {
                 young: SetId::Young4,
                 asked: SetId::Asked4,
                 answered: SetId::Answered4,
-                silent: SetId::Silent4,
+                probed: SetId::Probed4,
                 paced: SetId::Paced4,
+                echo_request: (1, 8),
             },
             Self {
                 source: Selector::Ip6SaddrPrefix(prefix),
@@ -57,8 +60,9 @@ impl Family {
                 young: SetId::Young6,
                 asked: SetId::Asked6,
                 answered: SetId::Answered6,
-                silent: SetId::Silent6,
+                probed: SetId::Probed6,
                 paced: SetId::Paced6,
+                echo_request: (58, 128),
             },
         ]
     }

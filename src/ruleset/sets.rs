@@ -65,10 +65,10 @@ pub enum SetId {
     Answered4,
     /// The same for IPv6.
     Answered6,
-    /// The same: probes of it are not answered.
-    Silent4,
+    /// (slowed IPv4 source, protocol, port) that it probed, answered or not.
+    Probed4,
     /// The same for IPv6.
-    Silent6,
+    Probed6,
     /// Slowed IPv4 sources with a limit; never looked up.
     Paced4,
     /// The same for IPv6.
@@ -105,8 +105,8 @@ impl SetId {
         Self::Asked6,
         Self::Answered4,
         Self::Answered6,
-        Self::Silent4,
-        Self::Silent6,
+        Self::Probed4,
+        Self::Probed6,
         Self::Paced4,
         Self::Paced6,
     ];
@@ -148,8 +148,8 @@ impl SetId {
             Self::Asked6 => SetSpec::new("asked6", CONNECTION6).transient(),
             Self::Answered4 => SetSpec::new("answered4", PORT4).transient(),
             Self::Answered6 => SetSpec::new("answered6", PORT6).transient(),
-            Self::Silent4 => SetSpec::new("silent4", PORT4).transient(),
-            Self::Silent6 => SetSpec::new("silent6", PORT6).transient(),
+            Self::Probed4 => SetSpec::new("probed4", PORT4).transient(),
+            Self::Probed6 => SetSpec::new("probed6", PORT6).transient(),
             Self::Paced4 => SetSpec::new("paced4", IP4).transient(),
             Self::Paced6 => SetSpec::new("paced6", IP6).transient(),
         }

@@ -39,7 +39,7 @@ pub(super) const SLOW_DATAGRAM: &str = "slow_datagram";
 /// The entry for another datagram: logged, and not answered.
 pub(super) const SLOW_SILENT: &str = "slow_silent";
 const SLOW_NEW_ANSWERED: &str = "slow_new_answered";
-const SLOW_NEW_SILENT: &str = "slow_new_silent";
+const SLOW_NEW: &str = "slow_new";
 const SLOW_ANSWER: &str = "slow_answer";
 const SLOW_ANSWERED: &str = "slow_answered";
 const SLOW_AGAIN: &str = "slow_again";
@@ -47,6 +47,11 @@ const SLOW_AGAIN_UNLOGGED: &str = "slow_again_unlogged";
 
 /// Maximum elements of each set. Beyond it, new connections pass at once, and probes are dropped.
 const SIZE: u32 = 400_000;
+/// Maximum ports that are remembered. Those that are answered are among them, in a set of twice the
+/// size, so that it is never full before: a port whose answer could not be recorded would count as
+/// silent, and a sender that fills the set could so prove a source that it only names.
+const PROBED_SIZE: u32 = 200_000;
+const _: () = assert!(PROBED_SIZE * 2 <= SIZE);
 /// A SYN that comes again sooner is not a retransmission: the first one follows after a second, of
 /// some stacks after 0.9.
 const YOUNG: Duration = Duration::from_millis(700);
@@ -60,8 +65,6 @@ const PACE: Rate = Rate { packets: 5, per: Unit::Second, burst: 10 };
 const STILL_RATE: u32 = 500;
 const AGAIN_RATE: u32 = 2000;
 const AGAIN_BURST: u32 = 4000;
-/// `type` of an echo request (RFC 792; RFC 4443, 4.1).
-const ECHO_REQUEST: [(u8, u32); 2] = [(1, 8), (58, 128)];
 
 impl Builder<'_> {
     fn each(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
@@ -82,7 +85,10 @@ impl Builder<'_> {
                     set(family.young, "connections whose SYN came a moment ago"),
                     set(family.asked, "connections whose SYN came before"),
                     set(family.answered, "ports that a slowed source sees as closed"),
-                    set(family.silent, "ports that a slowed source sees no answer from"),
+                    Set {
+                        size: Some(PROBED_SIZE),
+                        ..set(family.probed, "ports that a slowed source probed")
+                    },
                     set(family.paced, "packets of slowed sources; never looked up"),
                 ]
             })
@@ -114,16 +120,17 @@ impl Builder<'_> {
 
     /// For `watch`: echo requests of a slowed source.
     pub(super) fn slow_echo(&self) -> Vec<Rule> {
-        let mut kinds = ECHO_REQUEST.into_iter();
-        let mut rules = self.each("echo requests of a slowed source, at a low rate", |family| {
-            vec![is_in(family.source, family.held), is_not_in(family.address, family.allowed)]
-        });
-        for (rule, family) in rules.iter_mut().zip(Family::both(128)) {
-            let Some((number, kind)) = kinds.next() else { continue };
-            rule.statements.splice(0..0, [is_protocol(number), is(Selector::IcmpType, kind)]);
-            rule.statements.extend(paced(family));
-        }
-        rules
+        self.each("echo requests of a slowed source, at a low rate", |family| {
+            let (number, kind) = family.echo_request;
+            let mut statements = vec![
+                is_protocol(number),
+                is(Selector::IcmpType, kind),
+                is_in(family.source, family.held),
+                is_not_in(family.address, family.allowed),
+            ];
+            statements.extend(paced(family));
+            statements
+        })
     }
 
     /// For the chains that classify probes: where those of slowed sources go.
@@ -147,7 +154,7 @@ impl Builder<'_> {
             }
         };
         let answered: fn(Family) -> SetId = |family| family.answered;
-        let silent: fn(Family) -> SetId = |family| family.silent;
+        let probed: fn(Family) -> SetId = |family| family.probed;
 
         let mut slow = self.each("too soon for a retransmission", |family| {
             vec![
@@ -198,9 +205,13 @@ impl Builder<'_> {
             vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
         });
         new_answered.push(rule("the set is full", [Statement::Counter, drop()]));
-        let mut new_silent = self
-            .each("", |family| vec![add(family.silent, family.port(), memory), goto(SLOW_SILENT)]);
-        new_silent.push(rule("the set is full", [Statement::Counter, drop()]));
+        let new = vec![
+            rule(
+                "a random half of the ports is answered; no sender can predict which",
+                [is(Selector::Random(2), 0), goto(SLOW_NEW_ANSWERED)],
+            ),
+            rule("", [goto(SLOW_SILENT)]),
+        ];
 
         let renewed = self.each("slowed for as long as it continues", |family| {
             vec![update(family.held, family.source, memory)]
@@ -209,12 +220,11 @@ impl Builder<'_> {
         datagram.push(rule("", [goto(SLOW_SILENT)]));
         let mut probe = renewed;
         probe.extend(self.each("a port that it probed before", known(answered, SLOW_AGAIN)));
-        probe.extend(self.each("", known(silent, SLOW_AGAIN)));
-        probe.push(rule(
-            "a random half of the ports is answered; no sender can predict which",
-            [is(Selector::Random(2), 0), goto(SLOW_NEW_ANSWERED)],
-        ));
-        probe.push(rule("", [goto(SLOW_NEW_SILENT)]));
+        probe.extend(self.each("", known(probed, SLOW_AGAIN)));
+        probe.extend(self.each("a new port", |family| {
+            vec![add(family.probed, family.port(), memory), goto(SLOW_NEW)]
+        }));
+        probe.push(rule("the set is full", [Statement::Counter, drop()]));
 
         vec![
             chain(SLOW, slow),
@@ -236,7 +246,7 @@ impl Builder<'_> {
             chain(SLOW_AGAIN_UNLOGGED, again_unlogged),
             chain(SLOW_AGAIN, again),
             chain(SLOW_NEW_ANSWERED, new_answered),
-            chain(SLOW_NEW_SILENT, new_silent),
+            chain(SLOW_NEW, new),
             chain(SLOW_DATAGRAM, datagram),
             chain(SLOW_PROBE, probe),
         ]
