@@ -14,6 +14,7 @@ pub(super) struct Touch(u64);
 const PORT: u64 = (1 << 18) - 1;
 const KIND: u64 = 0xf << 18;
 const CONNECT: u64 = (ScanKind::Connect as u64 + 1) << 18;
+const REPLY: u64 = (ScanKind::Reply as u64 + 1) << 18;
 const AMBIGUOUS: u64 = 1 << 22;
 const MARK: u64 = 1 << 23;
 const TIME_SHIFT: u32 = 24;
@@ -109,7 +110,7 @@ impl Touch {
 
     /// Whether it counts toward a block.
     fn counts(self, counted: Counted) -> bool {
-        counted.holds(self.transport()) && self.scan() != ScanKind::Reply
+        counted.holds(self.transport()) && self.0 & KIND != REPLY
     }
 
     fn is_connect(self) -> bool {

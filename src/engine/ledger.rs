@@ -256,30 +256,34 @@ impl Ledger {
             return (Tally::of(&[touch.slot()], horizon, counted), Lookup { hash, key, place });
         };
         let mut found = Lookup { hash, key, place: Some(place) };
-        if place.0 & SUSPECT != 0 {
-            return (self.write(place.0 & INDEX, touch, horizon, counted), found);
-        }
-        let Some(newcomer) = self.newcomers.get_mut(place.0 & INDEX) else {
-            return (Tally::default(), found);
-        };
-        let only = match Touch::live(newcomer.touch, horizon) {
-            Some(old) if old.same_port(touch) => old.stronger(touch),
-            Some(_) => {
-                let at = self.promote(hash, key, place);
-                found.place = at.map(|at| Place(at | SUSPECT));
-                let tally =
-                    at.map_or(Tally::default(), |at| self.write(at, touch, horizon, counted));
-                // The second port made it a suspect; only a third earns a second chance. Otherwise
-                // every source of a flood would have one.
-                if let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) {
-                    suspect.marked = false;
-                }
-                return (tally, found);
+        let was_suspect = place.0 & SUSPECT != 0;
+        if !was_suspect {
+            let Some(newcomer) = self.newcomers.get_mut(place.0 & INDEX) else {
+                return (Tally::default(), found);
+            };
+            let only = match Touch::live(newcomer.touch, horizon) {
+                Some(old) if old.same_port(touch) => Some(old.stronger(touch)),
+                Some(_) => None,
+                None => Some(touch),
+            };
+            if let Some(only) = only {
+                newcomer.touch = only.marked(true).slot();
+                return (Tally::of(&[only.slot()], horizon, counted), found);
             }
-            None => touch,
-        };
-        newcomer.touch = only.marked(true).slot();
-        (Tally::of(&[only.slot()], horizon, counted), found)
+            found.place = self.promote(hash, key, place).map(|at| Place(at | SUSPECT));
+        }
+        let Some(Place(at)) = found.place else { return (Tally::default(), found) };
+        let at = at & INDEX;
+        if let Some(suspect) = self.suspects.get_mut(at) {
+            suspect.last = suspect.last.max(touch.time());
+            suspect.probes = suspect.probes.saturating_add(1);
+            // The second port makes it a suspect; only a third earns a second chance. Otherwise
+            // every source of a flood would have one.
+            suspect.marked = was_suspect;
+        }
+        let slots = self.slots_mut(at);
+        record(slots, touch, horizon, counted);
+        (Tally::of(slots, horizon, counted), found)
     }
 
     /// Whether a report about this source is due: once per window. Makes the source a suspect,
@@ -441,17 +445,6 @@ impl Ledger {
     fn slots_mut(&mut self, at: u32) -> &mut [u64] {
         let start = at as usize * self.stride;
         self.ports.get_mut(start..start + self.stride).unwrap_or(&mut [])
-    }
-
-    fn write(&mut self, at: u32, touch: Touch, horizon: u64, counted: Counted) -> Tally {
-        if let Some(suspect) = self.suspects.get_mut(at) {
-            suspect.last = suspect.last.max(touch.time());
-            suspect.probes = suspect.probes.saturating_add(1);
-            suspect.marked = true;
-        }
-        let slots = self.slots_mut(at);
-        record(slots, touch, horizon, counted);
-        Tally::of(slots, horizon, counted)
     }
 
     /// Adds a new source.

@@ -22,18 +22,23 @@ pub fn nat64() -> [IpNet; 2] {
     ]
 }
 
-fn is_nat64(address: IpAddr) -> bool {
-    nat64().iter().any(|prefix| prefix.contains(&address))
+/// Whether one of these prefixes contains the address: in two comparisons, since every packet asks.
+fn is_nat64(address: Ipv6Addr) -> bool {
+    let bits = address.to_bits();
+    bits >> 32 == 0x64_ff9b << 64 || bits >> 80 == 0x64_ff9b_0001
 }
 
 impl Source {
     /// The account that `address` belongs to: the address for IPv4, IPv4-mapped and NAT64 addresses,
     /// the prefix of `ipv6_prefix` bits (at most 128) for other IPv6 addresses.
+    // Inlined: it must not pass through memory, from where the bytes of an IPv4 address could not be
+    // read together before every earlier packet's accesses are over.
+    #[inline]
     pub fn of(address: IpAddr, ipv6_prefix: u8) -> Self {
         match address.to_canonical() {
             addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },
             IpAddr::V6(address) => {
-                let prefix_len = if is_nat64(address.into()) { 128 } else { ipv6_prefix.min(128) };
+                let prefix_len = if is_nat64(address) { 128 } else { ipv6_prefix.min(128) };
                 Self {
                     addr: IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask(prefix_len))),
                     prefix_len,
@@ -65,7 +70,7 @@ impl Source {
 
     /// Whether it is a host behind a NAT64 translator.
     pub fn is_nat64(self) -> bool {
-        self.is_single() && is_nat64(self.addr)
+        matches!(self.addr, IpAddr::V6(address) if self.is_single() && is_nat64(address))
     }
 
     /// Whether it is a single address (`/32` or `/128`).
@@ -111,7 +116,7 @@ pub(super) fn mask(bits: u8) -> u128 {
 pub fn widened(network: IpNet, bits: u8) -> IpNet {
     match network {
         IpNet::V4(_) => network,
-        IpNet::V6(v6) if is_nat64(v6.addr().into()) => network,
+        IpNet::V6(v6) if is_nat64(v6.addr()) => network,
         IpNet::V6(v6) => Ipv6Net::new(v6.addr(), v6.prefix_len().min(bits))
             .map_or(network, |wide| IpNet::V6(wide.trunc())),
     }
@@ -142,6 +147,19 @@ mod tests {
             let source = Source::of(address.parse().unwrap(), 64);
             assert_eq!(source.prefix_len(), prefix_len, "{address}");
             assert_eq!(source.is_nat64(), prefix_len == 128, "{address}");
+        }
+    }
+
+    #[test]
+    fn nat64_is_what_its_prefixes_contain() {
+        for prefix in nat64() {
+            let IpNet::V6(prefix) = prefix else { panic!("{prefix}") };
+            let (first, last) = (prefix.network().to_bits(), prefix.broadcast().to_bits());
+            for (bits, inside) in
+                [(first - 1, false), (first, true), (last, true), (last + 1, false)]
+            {
+                assert_eq!(is_nat64(Ipv6Addr::from_bits(bits)), inside, "{bits:x}");
+            }
         }
     }
 
