@@ -35,6 +35,7 @@ mod status {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    crate::sys::process::abort_on_panic();
     ExitCode::from(run(
         std::env::args_os(),
         &mut io::BufWriter::new(io::stdout().lock()),

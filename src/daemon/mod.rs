@@ -43,6 +43,7 @@ use crate::ruleset::{self, SCHEMA};
 use crate::store::{self, StoreHandle, Stored, clock};
 use crate::sys::mailbox::{self, Inbox, Link};
 use crate::sys::privilege;
+use crate::sys::process;
 use crate::sys::procfs;
 use crate::sys::schedule;
 use crate::sys::signals::Signals;
@@ -91,6 +92,7 @@ impl Failure {
 
 /// Runs `portsentry` with these words of the command line, the program's name first.
 pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
+    process::abort_on_panic();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     // For whoever has no daemon at the other end it is a word like any other that is not known.
     if arguments.get(1).is_some_and(|word| word == helper::ARGUMENT)

@@ -18,6 +18,17 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 /// a disk or a dead file server.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// From now on a panic of any thread ends the process, with its message and SIGABRT: a daemon must
+/// not go on without one of its threads. The profiles do not say `panic = "abort"`, because tests
+/// and benchmarks ignore it, so that everything would be compiled twice.
+pub fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+}
+
 /// Makes this process the parent of all orphans among its descendants (PR_SET_CHILD_SUBREAPER).
 ///
 /// # Errors
@@ -168,6 +179,26 @@ mod tests {
         {
             assert_eq!(parent(broken), None);
         }
+    }
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt;
+        const CHILD: &str = "PORTSENTRY_TEST_PANICS";
+        if std::env::var_os(CHILD).is_some() {
+            abort_on_panic();
+            let _ = std::thread::spawn(|| panic!("a thread of the child")).join();
+            std::process::exit(0);
+        }
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let name = format!("{module}::a_panic_of_any_thread_ends_the_process");
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([&name, "--exact", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert_eq!(child.status.signal(), Some(Signal::ABORT.as_raw()));
+        assert!(String::from_utf8_lossy(&child.stderr).contains("a thread of the child"));
     }
 
     #[test]
