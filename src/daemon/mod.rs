@@ -209,8 +209,7 @@ fn start(
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
     let (store, stored) = start_store(config, &journal, &packets)?;
-    let observers =
-        Observers { journal: journal.clone(), helper: helper.clone(), store: store.clone() };
+    let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
     let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
         helper.stop(false);
         store.stop();

@@ -1,5 +1,5 @@
 //! Netlink dumps: one request, answered by messages until NLMSG_DONE (netlink(7), "multipart
-//! messages").
+//! messages"); and orders, answered by an acknowledgement.
 //!
 //! The caller's closure gets every message; it must discard them when `run` fails.
 
@@ -11,8 +11,8 @@ use neli::consts::socket::NlFamily;
 use rustix::io::Errno;
 
 use super::message::{
-    Messages, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
-    Writer,
+    Messages, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_OVERRUN, Writer,
 };
 use super::socket::{Socket, is_overrun};
 
@@ -88,6 +88,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether the kernel does not have the object.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,10 +146,32 @@ impl Dumper {
         write: impl FnOnce(&mut Writer),
         on_message: &mut dyn FnMut(u16, &[u8]),
     ) -> Result<(), Failure> {
+        self.ask(kind, NLM_F_DUMP, write, on_message)
+    }
+
+    /// Sends an order of type `kind`, and waits for the kernel's acknowledgement.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub(super) fn order(
+        &mut self,
+        kind: u16,
+        write: impl FnOnce(&mut Writer),
+    ) -> Result<(), Failure> {
+        self.ask(kind, NLM_F_ACK, write, &mut |_, _| {})
+    }
+
+    fn ask(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        write: impl FnOnce(&mut Writer),
+        on_message: &mut dyn FnMut(u16, &[u8]),
+    ) -> Result<(), Failure> {
         let Self { socket, buffer, sequence } = self;
         *sequence = sequence.wrapping_add(1);
         let mut request = Writer::with_capacity(256);
-        let message = request.begin_message(kind, NLM_F_REQUEST | NLM_F_DUMP, *sequence);
+        let message = request.begin_message(kind, NLM_F_REQUEST | flags, *sequence);
         write(&mut request);
         request.end_message(message);
         socket.send(request.bytes()).map_err(Failure::Send)?;

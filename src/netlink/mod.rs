@@ -2,11 +2,13 @@
 //!
 //! * [`message`]: encodes and decodes messages and attributes.
 //! * [`socket`]: a non-blocking socket that accepts messages from the kernel only.
-//! * [`dump`]: requests with multipart answers.
+//! * [`dump`]: requests with multipart answers, and orders.
+//! * [`conntrack`]: deletes tracked connections.
 //! * [`route`]: own addresses, next hops, and notifications of their changes (rtnetlink(7)).
 //! * [`sock_diag`]: listening sockets and established connections (sock_diag(7)).
 //! * [`long_peers`]: peers with long-lived connections.
 
+pub mod conntrack;
 pub(crate) mod dump;
 pub mod long_peers;
 pub mod message;

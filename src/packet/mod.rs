@@ -7,13 +7,14 @@
 //! * `intake`: packets that the rules logged. `queue`: packets that wait in the kernel for their
 //!   verdict.
 //! * `commands`, [`command`]: what other threads ask. `reload`: another configuration. `observers`:
-//!   where news goes. `reflex`: what the rules did.
+//!   where news goes. `reflex`: what the rules did. `offloaded`: connections that pass no rule.
 
 pub(crate) mod command;
 mod commands;
 mod error;
 mod intake;
 mod observers;
+mod offloaded;
 mod queue;
 mod reflex;
 mod reload;

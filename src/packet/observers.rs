@@ -1,6 +1,7 @@
 //! Where the packet thread's news goes: the journal, the helper, the state store. Each has a
 //! bounded queue, and none makes it wait.
 
+use super::offloaded::Offloaded;
 use crate::enforce::Observer;
 use crate::engine::{Action, Engine, Report, Source};
 use crate::helper::client::HelperClient;
@@ -15,6 +16,14 @@ pub struct Observers {
     pub helper: HelperClient,
     /// What a restart must not forget.
     pub store: StoreHandle,
+    offloaded: Offloaded,
+}
+
+impl Observers {
+    /// The ways to these threads.
+    pub fn new(journal: JournalHandle, helper: HelperClient, store: StoreHandle) -> Self {
+        Self { journal, helper, store, offloaded: Offloaded::default() }
+    }
 }
 
 impl Observer for Observers {
@@ -31,6 +40,11 @@ impl Observer for Observers {
     }
 
     fn on_report(&mut self, engine: &Engine, report: Report) {
+        if let Report::Blocked { source, reason, .. } = &report
+            && reason.proven()
+        {
+            self.offloaded.end(engine, *source);
+        }
         self.helper.on_report(&report);
         self.store.on_report(engine, &report);
         self.journal.notify(Notice::Engine(report));

@@ -5,10 +5,13 @@
 
 use crate::support;
 
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use portsentry::config::Config;
+use portsentry::netlink::conntrack::{Conntrack, Ends};
 use portsentry::nft::{Connection, Element, Key, Order, Ruleset, TableOwner};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::daemon::Daemon;
@@ -190,9 +193,9 @@ fn traffic_to_listening_services_is_not_a_probe() {
     need!();
     let scene = scene();
     // The socket expression looks into the kernel's own table.
-    let (listener, socket) = scene.host.enter(|| {
-        (std::net::TcpListener::bind((HOST, 700)).unwrap(), UdpSocket::bind((HOST, 701)).unwrap())
-    });
+    let (listener, socket) = scene
+        .host
+        .enter(|| (TcpListener::bind((HOST, 700)).unwrap(), UdpSocket::bind((HOST, 701)).unwrap()));
     let daemon = Daemon::start(&scene.host, "scan_trigger: 0");
     scene.scanner.enter(|| {
         TcpStream::connect_timeout(
@@ -216,6 +219,117 @@ fn traffic_to_listening_services_is_not_a_probe() {
     wait_for_block(&daemon, SCANNER);
     let reason = daemon.json(&["list"])[0]["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains("tcp/702") && !reason.contains("700"), "{reason}");
+}
+
+#[test]
+fn tracked_connections_of_an_address_are_deleted_and_others_stay() {
+    need!("nft");
+    let scene = Scene::new(&["10.71.1.1/24"], &["10.71.1.2/24", "10.71.1.3/24"]);
+    scene.host.run("nft", &["add table inet track; add chain inet track c { type filter hook input priority 0; }; add rule inet track c ct state new accept"]);
+    let socket = scene.host.enter(|| UdpSocket::bind((HOST, 700)).unwrap());
+    scene.scanner.enter(|| {
+        for from in ["10.71.1.2", "10.71.1.3"] {
+            for _ in 0..20 {
+                let client = UdpSocket::bind((from, 0)).unwrap();
+                client.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
+            }
+        }
+    });
+    let ends = |network: &str, exempt: &[&str]| Ends {
+        network: network.parse().unwrap(),
+        exempt: exempt.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    scene.host.enter(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        assert!(!conntrack.has_flowtables().unwrap());
+        assert_eq!(conntrack.delete(&[ends("10.71.1.2/32", &[])]).unwrap(), 20);
+        assert_eq!(
+            conntrack.delete(&[ends("10.71.1.0/24", &["10.71.1.3/32", "10.71.1.1/32"])]).unwrap(),
+            0
+        );
+        assert_eq!(conntrack.delete(&[ends("10.71.1.3/32", &[])]).unwrap(), 20);
+        // Our own address is an end of all.
+        assert_eq!(conntrack.delete(&[ends("10.71.1.1/32", &[])]).unwrap(), 0);
+    });
+}
+
+/// Echoes through a forwarding host, until `stop`; counts them.
+fn echo(client: &Namespace, server: &Namespace, stop: &AtomicBool, echoes: &AtomicU32) {
+    let listener = server.enter(|| TcpListener::bind("10.71.2.2:700").unwrap());
+    let served = "10.71.2.2:700".parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&served, Duration::from_secs(10)).unwrap();
+    let mut stream = client.enter(connect);
+    let (mut accepted, _) = listener.accept().unwrap();
+    for stream in [&stream, &accepted] {
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut byte = [0];
+            while !stop.load(Ordering::Relaxed) {
+                let _ = accepted.read_exact(&mut byte).and_then(|()| accepted.write_all(&byte));
+            }
+        });
+        while !stop.load(Ordering::Relaxed) {
+            let is_echoed = stream.write_all(&[1]).is_ok() && stream.read_exact(&mut [0]).is_ok();
+            echoes.fetch_add(u32::from(is_echoed), Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn an_offloaded_connection_of_a_blocked_host_ends() {
+    need!("nft");
+    let scene = scene();
+    let server = Namespace::new();
+    scene.host.join(&server, "inner0", &["10.71.2.1/24"], &["10.71.2.2/24"]);
+    server.run("ip", &["route", "add", "default", "via", "10.71.2.1"]);
+    scene.scanner.run("ip", &["route", "add", "10.71.2.0/24", "via", HOST]);
+    scene.host.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    let links = scene.host.run("ip", &["-o", "link", "show", "type", "veth"]);
+    let devices: Vec<&str> =
+        links.lines().filter_map(|line| line.split(' ').nth(1)?.split(['@', ':']).next()).collect();
+    let offload = format!(
+        "table inet fast {{
+            flowtable f {{ hook ingress priority 0; devices = {{ {} }}; }}
+            chain c {{ type filter hook forward priority 0; ct state established flow add @f; counter; }}
+        }}",
+        devices.join(", ")
+    );
+    let made = scene.host.output("nft", &[&offload], Duration::from_secs(20));
+    let has_flowtables = made.status.success();
+    if !has_flowtables {
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(said.contains("not supported") || said.contains("No such file"), "{said}");
+        eprintln!("this kernel has no flowtables: the rules alone end the connection");
+    }
+    let daemon = Daemon::start(&scene.host, "");
+    let (stop, echoes) = (AtomicBool::new(false), AtomicU32::new(0));
+    let count = || echoes.load(Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| echo(&scene.scanner, &server, &stop, &echoes));
+        let is_going = eventually(Duration::from_secs(30), || count() >= 50);
+        let forwarded = scene.host.run("nft", &["list", "ruleset"]);
+        let blocked = daemon.ctl(&["block", SCANNER]);
+        let at_block = count();
+        std::thread::sleep(Duration::from_secs(3));
+        let after = count();
+        std::thread::sleep(Duration::from_secs(3));
+        let later = count();
+        stop.store(true, Ordering::Relaxed);
+        assert!(is_going && blocked.status.success(), "{at_block} echoes\n{}", daemon.log());
+        assert_eq!(after, later, "{at_block} echoes before the block\n{}", daemon.log());
+        if has_flowtables {
+            let packets: u32 = forwarded
+                .split("counter packets ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next()?.parse().ok())
+                .unwrap();
+            assert!(packets < 30, "{packets} packets passed the chain: not offloaded\n{forwarded}");
+            daemon.wait_for_log("connections of blocked sources deleted");
+        }
+    });
 }
 
 /// Whether the daemon does what the key asks for, or reports that it cannot yet.
@@ -253,7 +367,7 @@ fn the_rules_hold_a_scanner_until_a_stopped_daemon_continues() {
 fn a_probe_waits_in_the_kernels_queue_and_without_the_daemon_services_go_on() {
     need!("nft", "ping");
     let scene = scene();
-    let listener = scene.host.enter(|| std::net::TcpListener::bind((HOST, 700)).unwrap());
+    let listener = scene.host.enter(|| TcpListener::bind((HOST, 700)).unwrap());
     let mut daemon = Daemon::start(&scene.host, "capture: { method: nfqueue, reflex: false }");
     if !is_in_force(&daemon, "capture.method") {
         return;

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{Engine, must_lift};
 use crate::config::Mode;
 use crate::engine::account::{Tally, Touch, clock};
@@ -138,6 +140,20 @@ impl Engine {
         places: usize,
     ) -> (impl Iterator<Item = BlockView<'_>>, Option<usize>) {
         self.blocks.page(from, places)
+    }
+
+    /// The never-block networks within a blocked source, and what is exempt from its block by
+    /// itself: the rules let their packets pass.
+    pub fn exempt_within(&self, source: Source) -> Vec<IpNet> {
+        let network = source.network();
+        let own = self.blocks.view(source).map(|block| block.exempt.to_vec()).unwrap_or_default();
+        let lists = self.lists().map(|(list, _)| list);
+        // Few sources overlap a list, which may have 100,000 entries.
+        let listed = lists.into_iter().filter(|list| list.overlaps(&network));
+        let within = |exempt: &&IpNet| exempt.contains(&network) || network.contains(*exempt);
+        own.into_iter()
+            .chain(listed.flat_map(|list| list.networks().iter().filter(within).copied()))
+            .collect()
     }
 
     /// Whether a block must not exist: it lies within a never-block list, or it is a scan's and
