@@ -57,7 +57,7 @@ const SUSPECT_MEMORY: Duration = Duration::from_secs(5);
 /// still waits, but its source does not become a suspect.
 const SUSPECTS_MAX: u32 = 400_000;
 /// Packets to a service that restarts within this time are no probes.
-const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
+pub(crate) const SERVICE_MEMORY: Duration = Duration::from_secs(86_400);
 /// The kernel's default for sets that rules fill, made explicit. Beyond it, a service is not
 /// remembered.
 const SERVICES_MAX: u32 = 65_535;

@@ -1,5 +1,5 @@
-//! The state store: blocks, offenders and evidence in an SQLite database, which survives restarts
-//! and reboots.
+//! The state store: blocks, offenders, evidence, administrators and services in an SQLite database,
+//! which survives restarts and reboots.
 //!
 //! Owns `portsentry.db` in the state directory and its write-ahead log, locked against a second
 //! daemon. Calls wait for the disk, so the packet thread must not make them. A call that returned
@@ -12,6 +12,7 @@
 pub(crate) mod clock;
 mod error;
 mod mark;
+mod memory;
 mod open;
 mod rows;
 mod shared;
@@ -31,6 +32,7 @@ use rows::RowWriter;
 
 pub use self::error::{Error, Fault};
 pub use self::mark::Mark;
+pub use self::memory::Memory;
 #[doc(hidden)]
 pub use self::open::load;
 pub use self::open::{Opened, open, set_aside};
@@ -106,10 +108,13 @@ pub struct Content {
     pub offenders: Vec<Offender>,
     /// Evidence about sources.
     pub evidence: Vec<Evidence>,
+    /// Administrators and services.
+    pub memory: Memory,
 }
 
 impl Content {
-    /// Converts all times to the clock of `now`; ended blocks are left out.
+    /// Converts all times to the clock of `now`; ended blocks are left out. After a reboot, services
+    /// get time to start.
     #[must_use]
     pub fn carried(mut self, now: &Mark) -> Self {
         let mark = self.mark.clone();
@@ -129,6 +134,10 @@ impl Content {
             for touch in &mut evidence.ports {
                 touch.at = mark.carry(touch.at, now);
             }
+        }
+        self.memory.convert(|seen| mark.carry(seen, now));
+        if !mark.is_same_boot(now) {
+            self.memory.rebooted(now.clock);
         }
         self.mark = now.clone();
         self
@@ -217,6 +226,14 @@ impl Database {
     /// SQLite failed; nothing was changed.
     pub fn replace(&mut self, content: &Content) -> Result<(), Error> {
         self.write(&content.mark, |transaction| write_all(transaction, content))
+    }
+
+    /// Replaces administrators and services.
+    ///
+    /// # Errors
+    /// SQLite failed; nothing was changed.
+    pub fn set_memory(&mut self, mark: &Mark, memory: &Memory) -> Result<(), Error> {
+        self.write(mark, |transaction| memory.write(transaction, mark))
     }
 
     /// Upgrades a database of version 1, which had no exemptions and named IPv6 prefixes by their
@@ -328,7 +345,8 @@ fn write_all(transaction: &Transaction<'_>, content: &Content) -> rusqlite::Resu
     let mut writer = RowWriter::new(transaction)?;
     content.blocks.iter().try_for_each(|block| writer.put_block(block))?;
     content.offenders.iter().try_for_each(|offender| writer.put_offender(offender))?;
-    content.evidence.iter().try_for_each(|evidence| writer.put_evidence(evidence))
+    content.evidence.iter().try_for_each(|evidence| writer.put_evidence(evidence))?;
+    content.memory.write(transaction, &content.mark)
 }
 
 /// Whether the stored row need not be rewritten.

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::Fault;
-use super::{CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, VERSION, rows};
+use super::{
+    CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, Memory, VERSION, memory, rows,
+};
 use crate::sys::files;
 use crate::time::MonoTime;
 
@@ -131,6 +133,7 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
         make(&mut database.connection).map_err(|source| Error::sqlite("write", path, source))?;
     }
     database.run(&format!("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = {LOG_KEPT};"))?;
+    database.run(memory::SCHEMA)?;
     let (content, whole) = load(&database.connection, path, version.unwrap_or(VERSION))?;
     if version == Some(1) {
         database.upgrade(&content)?;
@@ -230,7 +233,12 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
     }
     let offenders = table(connection, path, rows::ALL_OFFENDERS, &mut whole, rows::offender)?;
     let evidence = table(connection, path, rows::ALL_EVIDENCE, &mut whole, rows::evidence)?;
-    Ok((Content { mark, blocks, offenders, evidence }, whole))
+    let admin = |row: &rusqlite::Row<'_>| memory::admin(row, &mark);
+    let admins = table(connection, path, memory::ALL_ADMINS, &mut whole, admin)?;
+    let service = |row: &rusqlite::Row<'_>| memory::service(row, &mark);
+    let services = table(connection, path, memory::ALL_SERVICES, &mut whole, service)?;
+    let memory = Memory::stored(admins, services);
+    Ok((Content { mark, blocks, offenders, evidence, memory }, whole))
 }
 
 /// An error due to the content of the file, not to the disk.
@@ -283,6 +291,9 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
             }
         }
         let connection = connect(&there)?;
+        connection
+            .execute_batch(memory::SCHEMA)
+            .map_err(|source| Error::sqlite("change", &there, source))?;
         load(&connection, path, version).map(|(content, _)| content)
     };
     let content = read();

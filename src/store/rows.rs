@@ -216,7 +216,10 @@ impl<'a> RowWriter<'a> {
 }
 
 /// Executes a statement with these values and their sum.
-fn put<const N: usize>(statement: &mut Statement<'_>, values: [Value; N]) -> rusqlite::Result<()> {
+pub(super) fn put<const N: usize>(
+    statement: &mut Statement<'_>,
+    values: [Value; N],
+) -> rusqlite::Result<()> {
     let sum = sum(values.iter().map(ValueRef::from));
     statement.execute(params_from_iter(values.into_iter().chain([sum.into()]))).map(drop)
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Block, Change, Content, Rows};
+use super::{Block, Change, Content, Memory, Rows};
 use crate::config::Config;
 use crate::engine::{Evidence, MonoTime, Offender};
 use crate::sys::mailbox;
@@ -66,11 +66,16 @@ pub struct Figures {
 pub(super) struct Shared {
     /// The queue was full: the list of all blocks is needed.
     pub(super) list_wanted: AtomicBool,
-    /// Not for the packet thread, which must not lock it.
+    /// Not for the packet thread, which must not lock these.
     figures: Mutex<Figures>,
+    memory: Mutex<Memory>,
 }
 
 impl Shared {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn figures(&self) -> MutexGuard<'_, Figures> {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -69,6 +69,10 @@ fn content() -> Content {
         ],
         offenders: vec![Offender { source, times: 3, last: at(70) }],
         evidence: vec![evidence],
+        memory: Memory {
+            admins: [("192.0.2.9".parse().unwrap(), at(95))].into(),
+            services: [(Port { transport: Transport::Tcp, number: 25 }, at(90))].into(),
+        },
     }
 }
 

@@ -5,12 +5,12 @@
 //! on the disk waits with [`StoreHandle::settle`], as the control server does. While the disk
 //! fails, blocking goes on; pending changes are written when the disk works again.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::shared::{Figures, Item, Request, Shared};
-use super::{Block, Change};
+use super::{Block, Change, Memory};
 use crate::config::Config;
 use crate::engine::{Ending, Engine, Evidence, Outcome, Reason, Report, Source};
 use crate::sys::mailbox::Link;
@@ -95,6 +95,12 @@ impl StoreHandle {
     /// The state of the store.
     pub fn figures(&self) -> Figures {
         self.shared.figures().clone()
+    }
+
+    /// Administrators and services. Changes are written within half a minute, or by
+    /// [`StoreHandle::settle`]. Not for the packet thread.
+    pub fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.shared.memory()
     }
 
     fn push(&self, change: Change) {

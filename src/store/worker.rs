@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::error::Fault;
 use super::shared::{EngineReader, Item, Request, Shared, Stored};
 use super::thread::{QUEUE, StoreHandle};
-use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Opened, clock};
+use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Memory, Opened, clock};
 use crate::config::Config;
 use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
@@ -72,6 +72,8 @@ struct Worker {
     is_dirty: bool,
     /// The packet thread has the content of the store.
     is_restored: bool,
+    /// Administrators and services as they are stored.
+    memory: Memory,
     /// The stored times are of another boot: replace the whole content before other writes.
     must_replace: bool,
     /// All offenders must be written too.
@@ -111,6 +113,9 @@ impl StoreHandle {
             .filter(|_| !must_replace)
             .map_or_else(MonoTime::default, |stored| stored.content.mark.clock);
         shared.list_wanted.store(true, Ordering::Relaxed);
+        let memory =
+            stored.as_ref().map(|stored| stored.content.memory.clone()).unwrap_or_default();
+        *shared.memory() = memory.clone();
         let now = Instant::now();
         let mut worker = Worker {
             directory: config.state_dir.clone(),
@@ -130,6 +135,7 @@ impl StoreHandle {
             is_uncounted: false,
             is_dirty: true,
             is_restored: stored.is_some(),
+            memory,
             must_replace,
             whole: false,
             retry_at: None,
@@ -167,6 +173,10 @@ impl Worker {
                     Request::Stop(answer) => {
                         self.gather();
                         self.write();
+                        let memory = self.shared.memory().clone();
+                        if memory != self.memory {
+                            self.write_memory(memory);
+                        }
                         // Closing merges the log into the database.
                         self.database = Err(Fault::Closed.of(&self.directory));
                         let _ = answer.try_send(());
@@ -258,6 +268,25 @@ impl Worker {
         is_written
     }
 
+    /// Writes administrators and services if that is worth it.
+    fn write_memory_if_changed(&mut self) {
+        let memory = self.shared.memory().clone();
+        if memory.differs(&self.memory) {
+            self.write_memory(memory);
+        }
+    }
+
+    /// Writes administrators and services.
+    fn write_memory(&mut self, memory: Memory) {
+        // What replaces the whole content has them too.
+        if self.can_write()
+            && !self.must_replace
+            && self.write_with(|database, mark| database.set_memory(mark, &memory))
+        {
+            self.memory = memory;
+        }
+    }
+
     /// Asks for all blocks and writes the differences.
     fn write_all(&mut self) {
         // Items lost from here on request another list. Older pending changes must not be written
@@ -292,11 +321,10 @@ impl Worker {
             let evidence_from = clock::now();
             let evidence =
                 self.engine.evidence(MonoTime::default(), EVIDENCE_MAX).unwrap_or_default();
-            let is_written = self.write_with(|database, mark| {
-                let mark = mark.clone();
-                database.replace(&Content { mark, blocks, offenders, evidence })
-            });
-            if is_written {
+            let memory = self.shared.memory().clone();
+            let content = Content { mark: clock::mark(), blocks, offenders, evidence, memory };
+            if self.write_with(|database, _| database.replace(&content)) {
+                self.memory = content.memory;
                 (self.must_replace, self.whole, self.evidence_from) = (false, false, evidence_from);
             }
             return;
@@ -317,6 +345,7 @@ impl Worker {
             self.gather();
         }
         self.write();
+        self.write_memory_if_changed();
         match self.shared.figures().failing.clone() {
             Some(why) => Err(why),
             None if self.shared.list_wanted.load(Ordering::Acquire) => {
@@ -347,8 +376,11 @@ impl Worker {
             }
         }
         if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &clock::mark())) {
+            // Its times are by the time of day.
+            self.memory = Memory::default();
             self.apply(&[]);
         }
+        self.write_memory_if_changed();
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
             let evidence = at.before(self.config.scan_window);
@@ -387,8 +419,10 @@ impl Worker {
         if !is_same_boot && let Err(error) = database.replace(&content) {
             return self.fail(error);
         }
+        self.memory = content.memory.clone();
         if !self.is_restored {
             // It could not be read at the start.
+            self.shared.memory().merge(content.memory.clone());
             if self.engine.restore(Stored { content, is_same_boot }).is_none() {
                 self.retry_at = Some(Instant::now() + RETRY_EVERY);
                 self.database = Err(Fault::Closed.of(&self.directory));

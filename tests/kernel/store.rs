@@ -94,8 +94,8 @@ fn write_store(
     let content = Content {
         blocks: blocks(then.clock),
         offenders: offenders(then.clock),
-        evidence: Vec::new(),
         mark: then,
+        ..Content::default()
     };
     store::open(directory, &now).database.unwrap().replace(&content).unwrap();
 }

@@ -346,9 +346,8 @@ fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>)
     };
     let content = Content {
         blocks: addresses.map(block).collect(),
-        offenders: Vec::new(),
-        evidence: Vec::new(),
         mark: mark.clone(),
+        ..Content::default()
     };
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }

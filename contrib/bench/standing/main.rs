@@ -114,9 +114,8 @@ fn write(directory: &Path, mark: Mark, count: u32) {
     };
     let content = Content {
         blocks: (0..count).map(block).collect(),
-        offenders: Vec::new(),
-        evidence: Vec::new(),
         mark: mark.clone(),
+        ..Content::default()
     };
     store::open(directory, &mark).database.unwrap().replace(&content).unwrap();
 }

@@ -18,12 +18,14 @@ const FIELD_MAX: usize = 64;
 
 /// Tables without types and constraints: a damaged file may hold anything anywhere. The last column
 /// but for `mark` is the checksum.
-const TABLES: [(&str, &[&str]); 5] = [
+const TABLES: [(&str, &[&str]); 7] = [
     ("mark", &["boot", "wall", "clock"]),
     ("blocks", &["subject", "prefix", "since", "expires", "port", "reason", "sum"]),
     ("offenders", &["source", "prefix", "times", "last", "sum"]),
     ("evidence", &["source", "prefix", "first", "last", "told", "probes", "ports", "sum"]),
     ("exemptions", &["subject", "exempt", "sum"]),
+    ("admins", &["address", "seen", "sum"]),
+    ("services", &["port", "seen", "sum"]),
 ];
 
 /// Texts that are hard to guess.
@@ -119,7 +121,7 @@ fn fill(connection: &Connection, input: &mut Input<'_>) {
             break;
         }
         let head = input.byte();
-        let (name, columns) = TABLES[usize::from(head % 5)];
+        let (name, columns) = TABLES[usize::from(head % 7)];
         let mut values: Vec<Value> = columns.iter().map(|_| input.value()).collect();
         if head & 0x80 != 0 && name != "mark" {
             values.pop();
@@ -145,6 +147,10 @@ fn assert_in_range(content: &Content) {
         assert!(comment.len() < 128 && !comment.chars().any(char::is_control), "{comment:?}");
         let _ = block.port.map(|port| port.to_string());
     }
+    let memory = &content.memory;
+    assert!(
+        memory.admins.values().chain(memory.services.values()).all(|at| *at <= content.mark.clock)
+    );
     for evidence in &content.evidence {
         assert!(evidence.ports.iter().all(|touch| touch.at <= evidence.last), "{evidence:?}");
     }
