@@ -7,9 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility, HostsDeny, Log,
-    LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit, OwnTable, PortMode, PortSet, Protocol,
-    ProtocolAction, Respond, Unproven, UnprovenAction,
+    Admins, Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility,
+    HostsDeny, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit, OwnTable, PortMode,
+    PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
 };
 
 impl Default for Config {
@@ -63,6 +63,8 @@ impl Default for Config {
                 resolvers: true,
                 ssh_peers: true,
                 admin_ports: PortSet::of(&[22]),
+                // An administrator who logs in once a week.
+                admins: Admins { memory: Some(Duration::from_secs(7 * 86_400)) },
             },
             allow: vec![
                 IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)),

@@ -269,6 +269,16 @@ pub const KEYS: &[Key] = &[
     key!(never_block.resolvers, Kind::Switch, Live),
     key!(never_block.ssh_peers, Kind::Switch, Live),
     key!(never_block.admin_ports, Kind::Ports { min: 1 }, Live),
+    key!(
+        never_block.admins.memory,
+        Kind::Time {
+            min: SECOND,
+            max: YEAR,
+            zero: Some("not remembered"),
+            why: "an address that was not used for a year is hardly the same administrator's",
+        },
+        Live
+    ),
     key!(allow, Kind::Networks, Live),
     key!(ignore_file, Kind::Path { optional: true, max: PATH }, Live),
     key!(respond.command, Kind::Texts { max: TEXT }, Live),

@@ -255,10 +255,20 @@ pub struct NeverBlock {
     pub gateways: bool,
     /// Its name servers.
     pub resolvers: bool,
-    /// Peers of long-lived connections to `admin_ports`.
+    /// Peers of `admin_ports` that have logged in.
     pub ssh_peers: bool,
     /// TCP ports of administrators' logins.
     pub admin_ports: PortSet,
+    /// Administrators who are not connected.
+    pub admins: Admins,
+}
+
+/// `never_block.admins`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admins {
+    /// How long after its last session an administrator's address is remembered; `None`: not at all
+    /// (`0` in the file).
+    pub memory: Option<Duration>,
 }
 
 /// `respond`.

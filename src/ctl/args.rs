@@ -132,7 +132,7 @@ pub enum AllowCommand {
         #[arg(value_name = "ADDR|NET")]
         address: Target,
     },
-    /// Undo `allow add`.
+    /// Undo `allow add`, or forget an administrator.
     Remove {
         /// The address or network.
         #[arg(value_name = "ADDR|NET")]

@@ -73,7 +73,7 @@ pub(super) fn run(
         }
         (Request::AllowList {}, Reply::Allowed { mut rows }) => {
             rows.sort_by(|a, b| (a.address, &a.origin).cmp(&(b.address, &b.origin)));
-            print(out, json, &rows, |out| show::allowed(out, &rows))?
+            print(out, json, &rows, |out| show::allowed(out, &rows, zone))?
         }
         (Request::Rules {}, Reply::Rules { text }) => lines(out, json, "rules", &text)?,
         (Request::Watch {}, Reply::Watching {}) => return watch(&mut client, json, out, zone),

@@ -87,7 +87,8 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     }
     pair("blocked", status.blocked.to_string())?;
     pair("slowed", status.slowed.to_string())?;
-    pair("never block", format!("{} addresses and networks", status.allowed))?;
+    let admins = count(status.admins, "administrator");
+    pair("never block", format!("{} addresses and networks, {admins} remembered", status.allowed))?;
     pair("sources", status.sources.to_string())?;
     pair("probes", status.probes.to_string())?;
     pair("lost", count(status.lost, "packet"))?;
@@ -236,7 +237,11 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         pair(out, "exempt from", &format!("the block of {network}"))?;
     }
     if let Some(allowed) = &shown.allowed {
-        pair(out, "never block", &format!("{} ({})", allowed.address, allowed.origin))?;
+        let seen = match allowed.last_seen {
+            Some(Stamp(at)) => format!(", last seen {}", zone.time(at)),
+            None => String::new(),
+        };
+        pair(out, "never block", &format!("{} ({}{seen})", allowed.address, allowed.origin))?;
     }
     if shown.touched > 0 || !shown.ports.is_empty() {
         let total = shown.touched.max(u64::try_from(shown.ports.len()).unwrap_or(u64::MAX));
@@ -257,11 +262,12 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
 }
 
 /// Prints the table of what is never blocked.
-pub(super) fn allowed(out: &mut dyn Write, rows: &[AllowRow]) -> io::Result<()> {
-    let columns = [("ADDRESS", Align::Left), ("BECAUSE OF", Align::Left)];
+pub(super) fn allowed(out: &mut dyn Write, rows: &[AllowRow], zone: &Zone) -> io::Result<()> {
+    let columns = ["ADDRESS", "BECAUSE OF", "LAST SEEN"].map(|name| (name, Align::Left));
     let mut table = Table::new(columns, "Everything may be blocked.");
     for row in rows {
-        table.row(out, [row.address.to_string(), row.origin.clone()])?;
+        let cells = [row.address.to_string(), row.origin.clone(), zone.stamp(row.last_seen)];
+        table.row(out, cells)?;
     }
     table.end(out)
 }

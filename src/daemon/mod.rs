@@ -197,18 +197,18 @@ fn start(
     let listener = control::listen(&config.control.socket, &config.control.group)
         .map_err(|error| unavailable(error_chain(&error)))?;
     let routes = route::Monitor::open().map_err(|error| unavailable(error_chain(&error)))?;
-    let mut guard = Guard::open(&config.state_dir).map_err(unavailable)?;
+    let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
+    let (store, stored) = start_store(config, &journal, &packets)?;
+    let mut guard = Guard::open(&config.state_dir, store.clone()).map_err(unavailable)?;
     let mut complaints = guard.allowed.faults().to_vec();
     let protected = guard.gather(config, &loaded.ignored, &mut complaints);
     for complaint in &complaints {
         journal.notify(Notice::Warning(complaint.clone()));
     }
     let setup = supervisor::setup(config, &mut guard, &protected).map_err(unavailable)?;
-    let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
-    let services = setup.in_force.services.clone();
+    let services = setup.in_force.services.open.clone();
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
-    let (store, stored) = start_store(config, &journal, &packets)?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
     let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
         helper.stop(false);
@@ -249,6 +249,7 @@ fn start(
         routes,
         signals,
         complaints,
+        open: (services, Instant::now()),
         stale: false,
     };
     Ok((supervisor, server))

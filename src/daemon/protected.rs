@@ -4,20 +4,24 @@
 //! Owned by the supervisor, which may wait for files and dumps. The packet thread gets the finished
 //! list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::allow_file::AllowFile;
 use crate::config::{Config, NeverBlock};
+use crate::enforce::Services;
 use crate::errors::error_chain;
-use crate::netlink::long_peers::{self, LongPeers};
+use crate::netlink::logins::Logins;
 use crate::netlink::route::Routes;
 use crate::netlink::sock_diag::SockDiag;
-use crate::sys::{clock, resolv_conf};
+use crate::probe::Port;
+use crate::store::{StoreHandle, clock::now};
+use crate::sys::{clock, login_sessions, resolv_conf};
 
 /// Why something is never blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,8 +38,10 @@ pub(super) enum ProtectionReason {
     Gateway,
     /// A name server.
     Resolver,
-    /// The peer of a long-established connection to an admin port.
+    /// The peer of a connection to an admin port that has logged in.
     AdminPeer,
+    /// It had such a connection lately.
+    Admin,
     /// IPv6 link-local addresses: the whole link, routers among it, shares one /64.
     LinkLocal,
 }
@@ -56,6 +62,7 @@ impl ProtectionReason {
             Self::Gateway => ("gateways", "gateway"),
             Self::Resolver => ("resolvers", "name server"),
             Self::AdminPeer => ("ssh_peers", "administrator's connection"),
+            Self::Admin => ("admins", "administrator seen lately"),
             Self::LinkLocal => ("link_local", "link-local"),
         }
     }
@@ -73,9 +80,12 @@ pub(super) type Protected = BTreeMap<IpNet, ProtectionReason>;
 /// Watches over the list.
 pub(super) struct Guard {
     routes: Routes,
-    /// The sockets of this host.
-    pub sockets: SockDiag,
-    peers: LongPeers,
+    sockets: SockDiag,
+    logins: Logins,
+    /// Ports that services listened on at the last check.
+    open: Option<BTreeSet<Port>>,
+    /// Where administrators and services are remembered.
+    store: StoreHandle,
     /// The networks allowed by hand.
     pub allowed: AllowFile,
     /// The last list: what it has of a kind holds on while that kind cannot be learned anew.
@@ -87,11 +97,13 @@ impl Guard {
     ///
     /// # Errors
     /// In words, when the kernel refuses a socket.
-    pub(super) fn open(state_dir: &Path) -> Result<Self, String> {
+    pub(super) fn open(state_dir: &Path, store: StoreHandle) -> Result<Self, String> {
         Ok(Self {
             routes: Routes::open().map_err(|error| format!("addresses and routes: {error}"))?,
             sockets: SockDiag::open().map_err(|error| format!("sockets: {error}"))?,
-            peers: LongPeers::new(long_peers::LOGGED_IN_AFTER, long_peers::CONNECTIONS_MAX),
+            logins: Logins::default(),
+            open: None,
+            store,
             allowed: AllowFile::read(state_dir),
             last: Protected::new(),
         })
@@ -130,8 +142,7 @@ impl Guard {
                     .for_each(|(network, _)| add(*network, because));
             }
         };
-        let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, ref admin_ports } =
-            config.never_block;
+        let NeverBlock { own_addresses, gateways, resolvers, ssh_peers, .. } = config.never_block;
         let addresses = self.routes.addresses().map_err(|error| error_chain(&error));
         if own_addresses {
             learned(
@@ -157,16 +168,87 @@ impl Guard {
             }
         }
         if ssh_peers {
-            let now = clock::boottime();
-            match self.sockets.established(admin_ports) {
-                Ok(connections) => self.peers.observe(now, &connections),
-                Err(error) => learned(ProtectionReason::AdminPeer, Err(error_chain(&error))),
+            let (found, complaint) = logged_in(&mut self.sockets, &mut self.logins, config);
+            let remembered = remember(&self.store, config, &found);
+            learned(ProtectionReason::AdminPeer, Ok(found.into_iter().collect()));
+            if let Some(complaint) = complaint {
+                learned(ProtectionReason::AdminPeer, Err(complaint));
             }
-            learned(ProtectionReason::AdminPeer, Ok(self.peers.peers(now).into_iter().collect()));
+            learned(ProtectionReason::Admin, Ok(remembered));
         }
         self.last = list.clone();
         list
     }
+
+    /// Whether an administrator has logged in who is not on the last list.
+    pub(super) fn has_new_login(&mut self, config: &Config) -> bool {
+        if !config.never_block.ssh_peers {
+            return false;
+        }
+        // A complaint is reported when the list is gathered.
+        let (found, _) = logged_in(&mut self.sockets, &mut self.logins, config);
+        remember(&self.store, config, &found);
+        found.into_iter().any(|address| !self.last.contains_key(&IpNet::from(address)))
+    }
+
+    /// The ports of services, now and lately.
+    ///
+    /// # Errors
+    /// In words, when the sockets cannot be listed.
+    pub(super) fn services(&mut self) -> Result<Services, String> {
+        let listeners = self.sockets.listeners().map_err(|error| error_chain(&error))?;
+        let open = listeners.services();
+        // A client's UDP socket looks like a service's, but does not stay.
+        let lasting =
+            open.iter().filter(|port| self.open.as_ref().is_none_or(|last| last.contains(port)));
+        let mut memory = self.store.memory();
+        memory.see_services(now(), lasting.copied());
+        let seen = memory.services.clone();
+        drop(memory);
+        self.open = Some(open.clone());
+        Ok(Services { open, seen })
+    }
+
+    /// Forgets an administrator. Returns whether the address was remembered.
+    pub(super) fn forget_admin(&self, address: IpAddr) -> bool {
+        self.store.memory().admins.remove(&address).is_some()
+    }
+}
+
+/// The peers of admin ports that have logged in, and what could not be learned.
+fn logged_in(
+    sockets: &mut SockDiag,
+    logins: &mut Logins,
+    config: &Config,
+) -> (BTreeSet<IpAddr>, Option<String>) {
+    let now = clock::boottime();
+    let mut complaint = None;
+    match sockets.established(&config.never_block.admin_ports) {
+        Ok(connections) => logins.observe(now, &connections),
+        Err(error) => complaint = Some(error_chain(&error)),
+    }
+    // Most hosts have no connection most of the time.
+    let sessions = if logins.is_empty() {
+        BTreeSet::new()
+    } else {
+        login_sessions::remote_hosts(Path::new(login_sessions::DIRECTORY)).unwrap_or_else(|error| {
+            complaint = Some(format!("{}: {error}", login_sessions::DIRECTORY));
+            BTreeSet::new()
+        })
+    };
+    (logins.peers(now, &sessions), complaint)
+}
+
+/// Remembers the administrators who are connected. Returns all that are remembered.
+fn remember<'a>(
+    store: &StoreHandle,
+    config: &Config,
+    connected: impl IntoIterator<Item = &'a IpAddr>,
+) -> Vec<IpAddr> {
+    let mut memory = store.memory();
+    let time = config.never_block.admins.memory.unwrap_or(Duration::ZERO);
+    memory.see_admins(now(), connected.into_iter().copied(), time);
+    memory.admins.keys().copied().collect()
 }
 
 /// fe80::/10 (RFC 4291, 2.5.6).

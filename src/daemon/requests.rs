@@ -13,6 +13,8 @@ use super::rows::{MEND, kernel, reasons, row, slowed_row, slowed_rows, time_of_d
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
+use ipnet::IpNet;
+
 use crate::config::{Config, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
@@ -67,8 +69,11 @@ impl RequestHandler {
             Request::Unblock { address } => done(self.unblock(address)?),
             Request::UnblockAll {} => done(self.unblock_all()?),
             Request::AllowList {} => {
-                Reply::Allowed { rows: self.view.lock().protected.iter().map(allow_row).collect() }
-                    .into()
+                let protected = Arc::clone(&self.view.lock().protected);
+                Reply::Allowed {
+                    rows: protected.iter().map(|entry| self.allow_row(entry)).collect(),
+                }
+                .into()
             }
             Request::AllowAdd { address } => done(self.allow(address)?),
             Request::AllowRemove { address } => done(self.disallow(address)?),
@@ -180,8 +185,9 @@ impl RequestHandler {
         let Known { account, blocks_before, slowed } =
             self.packets.ask(|answer| Command::Account(address, answer))?;
         let allowed = {
-            let view = self.view.lock();
-            view.protected.iter().find(|(network, _)| network.contains(&address)).map(allow_row)
+            let protected = Arc::clone(&self.view.lock().protected);
+            let entry = protected.iter().find(|(network, _)| network.contains(&address));
+            entry.map(|entry| self.allow_row(entry))
         };
         // The rules accept a never-blocked address before they look for a block around it.
         let (block, exempt_from) =
@@ -283,7 +289,9 @@ impl RequestHandler {
             message.insert_str(0, &format!("{source} is not blocked: "));
         }
         let remedy = match because {
-            ProtectionReason::AllowedByHand => "portsentryctl allow remove it first",
+            ProtectionReason::AllowedByHand | ProtectionReason::Admin => {
+                "portsentryctl allow remove it first"
+            }
             ProtectionReason::AllowList => {
                 "take it from the allow list of the configuration first, and reload"
             }
@@ -375,10 +383,18 @@ impl RequestHandler {
 
     fn disallow(&mut self, target: Target) -> Result<String, Refusal> {
         let answer = self.supervisor.ask(|answer| Order::AllowRemove(target.network(), answer))?;
-        if answer.map_err(|error| failed(format!("{target} is still allowed: {error}")))? {
-            return Ok(format!("{target} may be blocked again"));
-        }
+        let is_removed =
+            answer.map_err(|error| failed(format!("{target} is still allowed: {error}")))?;
         let because = self.view.lock().protected.get(&target.network()).copied();
+        if is_removed {
+            let kept = self.kept();
+            return Ok(match because {
+                None => format!("{target} may be blocked again{kept}"),
+                Some(because) => {
+                    format!("{target} was removed, but is still exempt ({because}){kept}")
+                }
+            });
+        }
         Err(match because {
             Some(because) => Refusal::new(
                 Kind::No,
@@ -387,6 +403,18 @@ impl RequestHandler {
             ),
             None => Refusal::new(Kind::No, format!("{target} is not allowed"), ""),
         })
+    }
+
+    fn allow_row(&self, (network, because): (&IpNet, &ProtectionReason)) -> AllowRow {
+        let is_admin = *because == ProtectionReason::Admin;
+        let last = is_admin
+            .then(|| self.status.store.memory().admins.get(&network.addr()).copied())
+            .flatten();
+        AllowRow {
+            address: Source::from(*network).into(),
+            origin: because.origin().to_owned(),
+            last_seen: last.map(time_of_day),
+        }
     }
 
     fn reload(&mut self) -> Result<String, Refusal> {
@@ -435,8 +463,4 @@ fn failed(message: String) -> Refusal {
 
 fn done(message: String) -> Answer {
     Reply::Done { message }.into()
-}
-
-fn allow_row((network, because): (&ipnet::IpNet, &ProtectionReason)) -> AllowRow {
-    AllowRow { address: Source::from(*network).into(), origin: because.origin().to_owned() }
 }

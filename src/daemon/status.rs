@@ -1,5 +1,6 @@
 //! How the daemon fares, for `portsentryctl status` and for SIGUSR1.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::view::SharedView;
@@ -98,6 +99,7 @@ impl Sources {
             blocked: if config.mode == Mode::Observe { 0 } else { figures.engine.blocked as u64 },
             slowed: figures.engine.slowed as u64,
             allowed: view.protected.len() as u64,
+            admins: self.store.memory().admins.len() as u64,
             probes: figures.engine.probes,
             lost: figures.capture.lost,
             shed: figures.taken.shed,
@@ -229,7 +231,7 @@ fn watching((transport, protocol): (Transport, &Protocol)) -> Watching {
 }
 
 /// Tells the journal what is watched from now on; `services`: what local services listen on.
-pub(super) fn tell_watching(journal: &JournalHandle, config: &Config, services: &[Port]) {
+pub(super) fn tell_watching(journal: &JournalHandle, config: &Config, services: &BTreeSet<Port>) {
     for (transport, protocol) in watched(config) {
         let mode = protocol.mode.word();
         let (ports, excluded) = match protocol.mode {

@@ -1,7 +1,7 @@
 //! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the
 //! packet thread never waits for it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use super::status;
 use super::view::{SharedView, View};
 use crate::capture;
 use crate::config::{self, Config, Loaded};
-use crate::enforce::InForce;
+use crate::enforce::{InForce, Services};
 use crate::engine::Policy;
 use crate::errors::error_chain;
 use crate::helper::client::HelperClient;
@@ -27,15 +27,23 @@ use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Connection;
 use crate::packet::command::{Command, Setup};
+use crate::probe::Port;
 use crate::ruleset::{self, SCHEMA, messages};
 use crate::store::StoreHandle;
 use crate::sys::mailbox::{Answer, Inbox, Link};
 use crate::sys::signals::{SignalRequest, Signals};
 use crate::sys::{poll, procfs};
 
-/// Name servers and administrators' connections are looked at this often: nothing tells when they
-/// change.
+/// Name servers are looked at this often: nothing tells when they change.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// The same for administrators' connections and listening sockets: an administrator is not exempt
+/// yet, and a client of a new service stays slowed, for this long.
+const SOCKETS_EVERY: Duration = Duration::from_secs(5);
+
+/// The ports are sent again after this time though none has changed: a client's probe may have been
+/// evaluated after the service that it was for had started.
+const SERVICES_AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// After a change of addresses or routes they are listed again at most this often: a router's
 /// routes change thousands of times a second.
@@ -54,7 +62,7 @@ pub(super) enum Order {
     Reload(Answer<Result<Reloaded, String>>),
     /// Never block this; `false`: it is so already.
     AllowAdd(IpNet, Answer<Result<bool, String>>),
-    /// Undo that; `false`: it was not added.
+    /// Undo that, or forget an administrator; `false`: it was neither added nor remembered.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
 }
 
@@ -91,10 +99,7 @@ pub(super) fn setup(
     protected: &Protected,
 ) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
-    let listeners = guard
-        .sockets
-        .listeners()
-        .map_err(|error| format!("cannot learn which services listen: {}", error_chain(&error)))?;
+    let services = guard.services().map_err(|error| format!("{SERVICES_UNKNOWN}: {error}"))?;
     let mut ruleset = ruleset::for_config(config, ephemeral.clone());
     if ruleset.queues_by().is_some() {
         let by = Connection::open(SCHEMA)
@@ -106,10 +111,12 @@ pub(super) fn setup(
         ruleset,
         policy: Policy::from_config(config),
         never_block: protected.keys().copied().collect(),
-        services: listeners.services().into_iter().collect(),
+        services,
     };
     Ok(Setup { config: config.clone(), in_force, ephemeral })
 }
+
+const SERVICES_UNKNOWN: &str = "cannot learn which services listen";
 
 /// The main thread's state.
 pub(super) struct Supervisor {
@@ -137,6 +144,8 @@ pub(super) struct Supervisor {
     pub signals: Signals,
     /// The last complaints about what cannot be learned, so that each is told once.
     pub complaints: Vec<String>,
+    /// The ports of services that were sent to the packet thread last, and when that was.
+    pub open: (BTreeSet<Port>, Instant),
     /// The packet thread may have another list than the one shown: it could not take the last one
     /// as a whole.
     pub stale: bool,
@@ -147,6 +156,7 @@ impl Supervisor {
     pub(super) fn run(mut self) -> ExitCode {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
         let mut look_at = Instant::now() + LOOK_EVERY;
+        let mut sockets_at = Instant::now() + SOCKETS_EVERY;
         let mut gathered = Instant::now();
         let mut changed = false;
         let mut pat_at = Instant::now();
@@ -160,6 +170,10 @@ impl Supervisor {
                 self.pat_watchdog();
                 pat_at = Instant::now() + every;
             }
+            if Instant::now() >= sockets_at {
+                changed |= self.check_sockets();
+                sockets_at = Instant::now() + SOCKETS_EVERY;
+            }
             if changed && gathered.elapsed() >= GATHER_AT_MOST_EVERY || Instant::now() >= look_at {
                 if let Err(error) = self.protect() {
                     log::error!("the never-block list could not be renewed: {error}");
@@ -170,6 +184,7 @@ impl Supervisor {
             }
             let mut wake_at =
                 if changed { look_at.min(gathered + GATHER_AT_MOST_EVERY) } else { look_at };
+            wake_at = wake_at.min(sockets_at);
             if watchdog.is_some() {
                 wake_at = wake_at.min(pat_at);
             }
@@ -220,11 +235,11 @@ impl Supervisor {
                 let _ = answer.try_send(result);
             }
             Order::AllowRemove(network, answer) => {
-                let result = self
-                    .guard
-                    .allowed
-                    .remove(network)
-                    .and_then(|removed| self.protect().map(|()| removed));
+                let result = self.guard.allowed.remove(network).and_then(|removed| {
+                    let is_forgotten = network.prefix_len() == network.max_prefix_len()
+                        && self.guard.forget_admin(network.addr());
+                    self.protect().map(|()| removed || is_forgotten)
+                });
                 let _ = answer.try_send(result);
             }
         }
@@ -262,7 +277,7 @@ impl Supervisor {
         let protected = self.guard.gather(config, ignored, &mut complaints);
         let setup = setup(config, &mut self.guard, &protected)?;
         let ruleset = setup.in_force.ruleset.clone();
-        let services = setup.in_force.services.clone();
+        let services = setup.in_force.services.open.clone();
         self.journal
             .reconfigure(journal::Settings::from(config))
             .map_err(|error| error_chain(&error))?;
@@ -281,10 +296,38 @@ impl Supervisor {
             self.journal.notify(Notice::Warning(warning.to_string()));
         }
         status::tell_watching(&self.journal, config, &services);
+        self.open = (services, Instant::now());
         *self.view.lock() = View::new(loaded, ruleset, protected);
         self.stale = false;
         self.complain(complaints);
         Ok(Reloaded { changes, warnings: applied })
+    }
+
+    /// Sends the ports of services to the packet thread if they have changed. Returns whether an
+    /// administrator has logged in.
+    fn check_sockets(&mut self) -> bool {
+        let sent = match self.guard.services() {
+            Ok(services) => self.send_services(services),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            log::error!("{SERVICES_UNKNOWN}: {error}");
+        }
+        let config = Arc::clone(&self.view.lock().config);
+        self.guard.has_new_login(&config)
+    }
+
+    fn send_services(&mut self, services: Services) -> Result<(), String> {
+        let (open, at) = &self.open;
+        if services.open == *open && at.elapsed() < SERVICES_AGAIN_EVERY {
+            return Ok(());
+        }
+        let open = services.open.clone();
+        self.packets
+            .ask(|answer| Command::Services(services, answer))
+            .map_err(|error| error.to_string())?;
+        self.open = (open, Instant::now());
+        Ok(())
     }
 
     /// Gathers what must never be blocked, and hands it to the packet thread if it changed.

@@ -12,6 +12,7 @@ use super::exempt::Exemptions;
 use super::kernel::{Kernel, absent_is_fine};
 use super::networks::{Family, Span, intervals};
 use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
+use super::start::Services;
 use crate::engine::{
     Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source,
     Trigger, Unblocked,
@@ -19,7 +20,7 @@ use crate::engine::{
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Element, ElementInfo, Error, Ruleset};
-use crate::probe::{Port, Probe};
+use crate::probe::Probe;
 use crate::ruleset::SetId;
 use crate::store::changed;
 
@@ -86,8 +87,8 @@ pub struct Enforcer<K, O> {
     pub(super) exemptions: Exemptions,
     pub(crate) backlog: Backlog,
     pub(crate) drift: Drift,
-    /// Ports that local services listened on when that was asked last.
-    pub(super) services: Vec<Port>,
+    /// Ports of local services when that was asked last.
+    pub(super) services: Services,
     /// Actions to be carried out; kept, so that a packet allocates nothing.
     pub(super) actions: Vec<Action>,
     pub(super) outcomes: Vec<Outcome>,

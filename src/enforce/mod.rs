@@ -41,4 +41,4 @@ pub use element::{HOSTS, Place, Placement};
 pub use enforcer::{BlockError, Enforcer, Hold, Observer, UnblockedAll};
 pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
 pub(crate) use start::former_group;
-pub use start::{Earlier, InForce};
+pub use start::{Earlier, InForce, Services};

@@ -5,8 +5,9 @@
 //! follow in pieces.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use super::backlog::Backlog;
 use super::drift::{Drift, QUIET_FROM};
@@ -28,7 +29,7 @@ use crate::nft::{
     TableOwner,
 };
 use crate::probe::Port;
-use crate::ruleset::SetId;
+use crate::ruleset::{SERVICE_MEMORY, SetId};
 use crate::store::{Content, Stored};
 
 /// Blocks that come in the same transaction as the rules: some 30 ms of the kernel's time.
@@ -46,8 +47,17 @@ pub struct InForce {
     pub policy: Policy,
     /// Addresses that are never blocked.
     pub never_block: AllowList,
-    /// Ports that local services listen on.
-    pub services: Vec<Port>,
+    /// Ports of local services.
+    pub services: Services,
+}
+
+/// Ports of local services.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Services {
+    /// Those that services listen on.
+    pub open: BTreeSet<Port>,
+    /// Those that they listened on lately, and when last.
+    pub seen: BTreeMap<Port, MonoTime>,
 }
 
 /// The elements that an installation was given for each set.
@@ -152,8 +162,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let summary = enforcer.apply(now, steps, false);
         enforcer.executor.networks =
             enforcer.executor.networks.with_blocks(enforcer.blocked_networks());
-        enforcer.install(now, Write::new_sets(&present.sets, refill))?;
+        let installed = enforcer.install(now, Write::new_sets(&present.sets, refill))?;
+        if !installed.created(SetId::Services) {
+            enforcer.seed_services(now);
+        }
         enforcer.engine.recall(now, offenders, evidence);
+        enforcer.engine.set_services(now, enforcer.services.open.clone());
         enforcer.perform(now);
         if !kept.is_empty() && present.count() > 0 {
             enforcer.observer.notify(Notice::Adopted { blocks: kept.len() });
@@ -228,7 +242,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             }
         };
         self.services = services;
-        self.seed_services();
+        self.seed_services(now);
+        self.engine.set_services(now, self.services.open.clone());
         self.engine.reconfigure(now, policy);
         self.engine.set_never_block(now, self.never_block.clone());
         self.exemptions.want(&self.ruleset, &self.never_block);
@@ -431,20 +446,43 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
         if installed.created(SetId::Services) {
-            self.seed_services();
+            self.seed_services(now);
         }
     }
 
-    /// Tells the rules which ports are services now, so that a service which restarts is no trap
-    /// for its clients.
-    pub(super) fn seed_services(&mut self) {
-        let service = |port: &Port| {
-            Some(Element::new(Key::Service(
-                super::executor::protocol_number(port.transport)?,
-                port.number,
-            )))
+    /// Other ports have services: the rules learn new ones, and the engine releases their clients.
+    pub fn set_services(&mut self, now: MonoTime, services: Services) {
+        let before = std::mem::replace(&mut self.services, services);
+        let new = self.services.open.difference(&before.open).copied();
+        self.remember_services(new.map(|port| (port, None)).collect());
+        self.engine.set_services(now, self.services.open.clone());
+        self.on_timer(now);
+    }
+
+    /// Tells the rules which ports are or were services, so that a service which restarts, or has
+    /// not started yet, is no trap for its clients.
+    pub(super) fn seed_services(&mut self, now: MonoTime) {
+        let Services { open, seen } = &self.services;
+        let closed =
+            seen.iter().filter(|(port, _)| !open.contains(port)).filter_map(|(port, at)| {
+                let left =
+                    SERVICE_MEMORY.checked_sub(now.since(*at)).filter(|left| !left.is_zero())?;
+                Some((*port, Some(left)))
+            });
+        let all = open.iter().map(|port| (*port, None)).chain(closed).collect();
+        self.remember_services(all);
+    }
+
+    /// `None`: for as long as if a service had been used now.
+    fn remember_services(&mut self, ports: Vec<(Port, Option<Duration>)>) {
+        let service = |(port, timeout): &(Port, Option<Duration>)| {
+            let protocol = super::executor::protocol_number(port.transport)?;
+            Some(Element::new(Key::Service(protocol, port.number)).timeout(*timeout))
         };
-        let elements: Vec<_> = self.services.iter().filter_map(service).collect();
+        let elements: Vec<_> = ports.iter().filter_map(service).collect();
+        if elements.is_empty() {
+            return;
+        }
         if let Err(error) = self.executor.kernel.add_many(SetId::Services, &elements) {
             log::warn!("the rules do not know which ports are services: {}", error_chain(&error));
         }

@@ -109,7 +109,7 @@ impl Touch {
     }
 
     /// Whether it counts toward a block.
-    fn counts(self, counted: Counted) -> bool {
+    pub(super) fn counts(self, counted: Counted) -> bool {
         counted.holds(self.transport()) && self.0 & KIND != REPLY
     }
 

@@ -106,6 +106,15 @@ pub enum Ending {
     NeverBlock,
     /// `block.total` allows fewer blocks than there were.
     Total,
+    /// Services listen on all ports that the source probed.
+    Services,
+}
+
+/// Why a source is not slowed any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlowEnding {
+    /// Services listen on all ports that it probed.
+    Services,
 }
 
 /// An event for the log.
@@ -148,6 +157,13 @@ pub enum Report {
         source: Source,
         /// How it ended.
         ending: Ending,
+    },
+    /// A source is not slowed any more.
+    Released {
+        /// The source.
+        source: Source,
+        /// Why.
+        ending: SlowEnding,
     },
     /// A part of a blocked network is exempt from its block.
     Exempted {

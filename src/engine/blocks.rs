@@ -306,25 +306,24 @@ impl Blocks {
         true
     }
 
-    /// Lifts the blocks that `must_lift` selects among `places` entries from `at` on. Returns the
+    /// Lifts the blocks for which `ending` has one, among `places` entries from `at` on. Returns the
     /// position for the next call, `None` at the end.
-    pub(super) fn lift_forbidden(
+    pub(super) fn review(
         &mut self,
         at: usize,
         places: usize,
-        must_lift: impl Fn(Source, &Reason) -> bool,
+        ending: impl Fn(Source, &Reason) -> Option<Ending>,
         actions: &mut Vec<Action>,
     ) -> Option<usize> {
         let end = at.saturating_add(places).min(self.entries.len());
         let page = self.entries.get(at..end).unwrap_or_default();
-        let picked: Vec<Source> = page
+        let picked: Vec<(Source, Ending)> = page
             .iter()
             .flatten()
-            .filter(|entry| must_lift(entry.source, &entry.reason))
-            .map(|entry| entry.source)
+            .filter_map(|entry| Some((entry.source, ending(entry.source, &entry.reason)?)))
             .collect();
-        for source in picked {
-            self.lift(source, Ending::NeverBlock, actions);
+        for (source, ending) in picked {
+            self.lift(source, ending, actions);
         }
         (end < self.entries.len()).then_some(end)
     }

@@ -8,6 +8,7 @@ mod outcomes;
 mod probes;
 mod views;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::account::{Counted, Touch, clock};
@@ -19,6 +20,8 @@ use super::policy::Policy;
 use super::slowed::Slowed;
 use super::status::{Evidence, Status};
 use super::{AllowList, MonoTime, Reason, Source};
+use crate::config::UnprovenAction;
+use crate::probe::Port;
 use crate::rate::TokenBucket;
 
 /// Reports per minute about sources that are not blocked, as many as new blocks by default. In a
@@ -43,6 +46,8 @@ pub struct Engine {
     always: AllowList,
     /// Own addresses, gateways, resolvers, peers of administrators.
     never_block: AllowList,
+    /// Ports that services listen on.
+    services: BTreeSet<Port>,
     ledger: Ledger,
     blocks: Blocks,
     offenders: Offenders,
@@ -56,7 +61,7 @@ pub struct Engine {
     counted: Counted,
     now: MonoTime,
     sweep_at: Option<MonoTime>,
-    /// Where the search for blocks of never-block addresses continues, if one is running.
+    /// Where the search for blocks that must end continues, if one is running.
     review_from: Option<usize>,
     /// The slowed source after which it continues, if one is running: `Some(None)` is the start.
     release_after: Option<Option<Source>>,
@@ -78,6 +83,7 @@ impl Engine {
             over_budget: FloodDetector::default(),
             always: AllowList::always(),
             never_block: AllowList::default(),
+            services: BTreeSet::new(),
             counted: policy.counted(),
             policy,
             seed,
@@ -105,7 +111,7 @@ impl Engine {
             self.slowed = Slowed::default();
         }
         if old.allow != self.policy.allow {
-            self.lift_never_block();
+            self.review();
         }
     }
 
@@ -116,7 +122,20 @@ impl Engine {
         self.tick(now);
         if list != self.never_block {
             self.never_block = list;
-            self.lift_never_block();
+            self.review();
+        }
+    }
+
+    /// Replaces the set of ports that services listen on. The next calls of [`Engine::on_timer`]
+    /// release the slowed sources that probed no other port, and lift such blocks of unproven
+    /// sources: clients of services that started late, or that came to this host.
+    pub fn set_services(&mut self, now: MonoTime, services: BTreeSet<Port>) {
+        self.tick(now);
+        self.services = services;
+        self.release_after = Some(None);
+        // Otherwise there may be a million blocks, and none of them is an unproven source's.
+        if self.policy.unproven.action == UnprovenAction::Block {
+            self.review_from = Some(0);
         }
     }
 
@@ -172,12 +191,31 @@ impl Engine {
         overlaps(&self.policy, &self.always, &self.never_block, source)
     }
 
-    /// [`Engine::on_timer`] checks blocks and slowed sources in pieces: there may be a million, and packets wait
-    /// meanwhile. Until then the rules exempt the addresses.
-    fn lift_never_block(&mut self) {
+    /// [`Engine::on_timer`] checks blocks and slowed sources in pieces: there may be a million, and
+    /// packets wait meanwhile. Until then the rules exempt never-block addresses.
+    fn review(&mut self) {
         self.review_from = Some(0);
         self.release_after = Some(None);
     }
+}
+
+/// Whether services listen on all ports that a source probed, as far as its account shows.
+fn is_served(
+    ledger: &Ledger,
+    (services, counted): (&BTreeSet<Port>, Counted),
+    now: MonoTime,
+    source: Source,
+) -> bool {
+    if services.is_empty() {
+        return false;
+    }
+    let horizon = ledger.horizon(now);
+    let served = ledger.inspect(source, |known| {
+        let touches = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon));
+        let mut ports = touches.filter(|touch| touch.counts(counted)).map(Touch::port).peekable();
+        ports.peek().is_some() && ports.all(|port| services.contains(&port))
+    });
+    served == Some(true)
 }
 
 fn overlaps(policy: &Policy, always: &AllowList, never_block: &AllowList, source: Source) -> bool {

@@ -35,7 +35,7 @@ pub(crate) enum Class {
     BlockProven,
     /// Blocks of unverified sources.
     BlockUnproven,
-    /// Blocks that ended.
+    /// Blocks and slow-downs that ended.
     Ended,
     /// Blocks and unblocks that the kernel refused.
     Failed,
@@ -58,7 +58,9 @@ impl Class {
             Notice::Engine(Report::Scan { .. }) => Self::ScanUnproven,
             Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
             Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
-            Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. }) => Self::Ended,
+            Notice::Engine(
+                Report::Unblocked { .. } | Report::Released { .. } | Report::Exempted { .. },
+            ) => Self::Ended,
             // Dropped commands are reported every ten seconds at most, and stand for the lines that
             // are held back.
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })

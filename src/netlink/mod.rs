@@ -6,11 +6,11 @@
 //! * [`conntrack`]: deletes tracked connections.
 //! * [`route`]: own addresses, next hops, and notifications of their changes (rtnetlink(7)).
 //! * [`sock_diag`]: listening sockets and established connections (sock_diag(7)).
-//! * [`long_peers`]: peers with long-lived connections.
+//! * [`logins`]: peers whose connections have logged in.
 
 pub mod conntrack;
 pub(crate) mod dump;
-pub mod long_peers;
+pub mod logins;
 pub mod message;
 pub mod route;
 pub mod sock_diag;

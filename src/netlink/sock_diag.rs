@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use neli::consts::socket::NlFamily;
 
 use super::dump::{Dumper, Error, Failure};
-use super::message::Writer;
+use super::message::{Attributes, Writer};
 use crate::config::PortSet;
 use crate::probe::{Port, Transport};
 
@@ -17,6 +17,11 @@ use crate::probe::{Port, Transport};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `INET_DIAG_REQ_BYTECODE`: a filter that the kernel runs on each socket.
 const INET_DIAG_REQ_BYTECODE: u16 = 1;
+/// `INET_DIAG_INFO`: `struct tcp_info`, as a request bit and as an attribute of the answer.
+const INET_DIAG_INFO: u16 = 2;
+const EXT_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
+/// Offset of `tcpi_bytes_acked` in `struct tcp_info` (linux/tcp.h); `tcpi_bytes_received` follows.
+const BYTES_ACKED: usize = 120;
 /// Operations of that filter.
 const INET_DIAG_BC_JMP: u8 = 1;
 const INET_DIAG_BC_S_GE: u8 = 2;
@@ -88,6 +93,17 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The kernel's identifier of the socket, unique until the next boot.
     pub cookie: u64,
+    /// Bytes that the peer has acknowledged and sent, retransmissions not counted.
+    pub traffic: Traffic,
+}
+
+/// Bytes exchanged on a connection (`tcpi_bytes_acked`, `tcpi_bytes_received`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Bytes that the peer has acknowledged.
+    pub sent: u64,
+    /// Bytes that the peer has sent.
+    pub received: u64,
 }
 
 /// A socket for listing sockets of the network namespace in which it was opened.
@@ -152,6 +168,7 @@ impl SockDiag {
                     local: canonical(entry.local),
                     peer: canonical(entry.peer),
                     cookie: entry.cookie,
+                    traffic: entry.traffic,
                 });
             }
         })
@@ -204,9 +221,10 @@ fn write_request(
         // IPPROTO_RAW: raw sockets.
         Transport::Ip => 255,
     };
-    // Family, protocol, no extensions, padding; the states as bits; no particular socket (struct
+    let extensions = if state == ESTABLISHED { EXT_INFO } else { 0 };
+    // Family, protocol, extensions, padding; the states as bits; no particular socket (struct
     // inet_diag_sockid, 48 bytes).
-    writer.raw(&[family, protocol, 0, 0]);
+    writer.raw(&[family, protocol, extensions, 0]);
     writer.raw(&(1u32 << state).to_ne_bytes());
     writer.raw(&[0; 48]);
     if !ports.is_empty() && ports.ranges().len() <= FILTER_RANGES_MAX {
@@ -257,9 +275,11 @@ pub struct Entry {
     pub interface: u32,
     /// Its cookie.
     pub cookie: u64,
+    /// Bytes exchanged; zero unless asked for.
+    pub traffic: Traffic,
 }
 
-/// Decodes `struct inet_diag_msg`; `None` if it is too short or of another family.
+/// Decodes `struct inet_diag_msg` and its attributes; `None` if it is too short or of another family.
 pub fn decode(payload: &[u8]) -> Option<Entry> {
     let ([family, state, _timer, _retransmits], rest) = payload.split_first_chunk::<4>()?;
     let (source_port, rest) = rest.split_first_chunk::<2>()?;
@@ -272,7 +292,8 @@ pub fn decode(payload: &[u8]) -> Option<Entry> {
     let (low, rest) = rest.split_first_chunk::<4>()?;
     let (high, rest) = rest.split_first_chunk::<4>()?;
     // Expiry, queues, owner, inode: not used, but a message without them is malformed.
-    let _: &[u8; 20] = rest.first_chunk()?;
+    let (_, rest) = rest.split_first_chunk::<20>()?;
+    let info = Attributes(rest).value(INET_DIAG_INFO);
     let address = |bytes: &[u8; 16]| match *family {
         AF_INET => bytes.first_chunk::<4>().map(|bytes| IpAddr::V4(Ipv4Addr::from(*bytes))),
         AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(*bytes))),
@@ -284,7 +305,14 @@ pub fn decode(payload: &[u8]) -> Option<Entry> {
         peer: SocketAddr::new(address(destination)?, u16::from_be_bytes(*destination_port)),
         interface: u32::from_ne_bytes(*interface),
         cookie: u64::from(u32::from_ne_bytes(*high)) << 32 | u64::from(u32::from_ne_bytes(*low)),
+        traffic: traffic(info).unwrap_or_default(),
     })
+}
+
+fn traffic(info: &[u8]) -> Option<Traffic> {
+    let (sent, rest) = info.get(BYTES_ACKED..)?.split_first_chunk::<8>()?;
+    let received = rest.first_chunk::<8>()?;
+    Some(Traffic { sent: u64::from_ne_bytes(*sent), received: u64::from_ne_bytes(*received) })
 }
 
 #[cfg(test)]

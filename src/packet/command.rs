@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::control::Queues;
-use crate::enforce::{BlockError, InForce, Repairs, UnblockedAll};
+use crate::enforce::{BlockError, InForce, Repairs, Services, UnblockedAll};
 use crate::engine::{self, AllowList, MonoTime, Offender, Reason, SlowedView, Source, Unblocked};
 use crate::helper::client::BlockInForce;
 use crate::ruleset::reflex::Tally;
@@ -52,6 +52,8 @@ pub enum Command {
     UnblockAll(Answer<Result<UnblockedAll, String>>),
     /// A new list of what is never blocked.
     Protect(AllowList, Answer<Result<(), String>>),
+    /// Services listen on other ports than before, or it is time to look for their clients again.
+    Services(Services, Answer<()>),
     /// A new configuration.
     Reconfigure(Box<Setup>, Answer<Reload>),
     /// Why these are blocked, by the books; `None` for what they do not know.

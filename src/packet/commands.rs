@@ -34,6 +34,10 @@ impl PacketThread {
             Command::Unblock(target, answer) => reply(&answer, self.enforcer.unblock(now, target)),
             Command::UnblockAll(answer) => reply(&answer, self.enforcer.unblock_all(now)),
             Command::Protect(list, answer) => reply(&answer, self.enforcer.protect(now, list)),
+            Command::Services(services, answer) => {
+                self.enforcer.set_services(now, services);
+                reply(&answer, ());
+            }
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Reasons(sources, answer) => {
                 let reason = |source: Source| {

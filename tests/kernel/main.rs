@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod administrators;
 mod benign;
 mod capture;
 mod command_line;
@@ -30,6 +31,7 @@ mod flood;
 mod forged;
 mod ignore;
 mod kernels;
+mod late_services;
 mod overlap;
 mod predecessor;
 mod promise;

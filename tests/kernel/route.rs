@@ -2,12 +2,14 @@
 
 use crate::support;
 
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use portsentry::config::PortSet;
-use portsentry::netlink::long_peers::{CONNECTIONS_MAX, LOGGED_IN_AFTER, LongPeers};
+use portsentry::netlink::logins::{Logins, SESSION_BYTES};
 use portsentry::netlink::route::{Monitor, Routes};
 use portsentry::netlink::sock_diag::{Listeners, SockDiag};
 use portsentry::probe::Transport;
@@ -292,15 +294,30 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
         assert_eq!(peers, [streams[0].local_addr().unwrap(), streams[1].local_addr().unwrap()]);
         assert!(first.iter().all(|connection| connection.local.port() == 22));
         let cookies = |connections: &[portsentry::netlink::sock_diag::Connection]| {
-            connections.iter().map(|c| c.cookie).collect::<std::collections::BTreeSet<_>>()
+            connections.iter().map(|c| c.cookie).collect::<BTreeSet<_>>()
         };
         let second = diag.established(&admin).unwrap();
         assert_eq!((cookies(&first), cookies(&first).len()), (cookies(&second), 2));
-        let mut long = LongPeers::new(LOGGED_IN_AFTER, CONNECTIONS_MAX);
-        long.observe(Duration::from_secs(1000), &first);
-        assert!(long.peers(Duration::from_secs(1000)).is_empty());
-        long.observe(Duration::from_secs(1180), &second);
-        assert_eq!(long.peers(Duration::from_secs(1180)).len(), 2);
+        // One exchanges what a session does; the other is a bare connection.
+        let much = vec![0; SESSION_BYTES as usize];
+        let exchange = |from: &TcpStream, to: &TcpStream| {
+            let (mut from, mut to) = (from, to);
+            from.write_all(&much).unwrap();
+            to.read_exact(&mut much.clone()).unwrap();
+        };
+        exchange(&streams[0], &accepted[0]);
+        exchange(&accepted[0], &streams[0]);
+        exchange(&streams[1], &accepted[1]);
+        let mut logins = Logins::default();
+        let peers = |logins: &Logins, second| -> Vec<IpAddr> {
+            logins.peers(Duration::from_secs(second), &BTreeSet::new()).into_iter().collect()
+        };
+        logins.observe(Duration::from_secs(1000), &first);
+        assert_eq!(peers(&logins, 1000), [] as [IpAddr; 0]);
+        logins.observe(Duration::from_secs(1180), &second);
+        assert_eq!(peers(&logins, 1180), [] as [IpAddr; 0], "before anything was exchanged");
+        logins.observe(Duration::from_secs(1180), &diag.established(&admin).unwrap());
+        assert_eq!(peers(&logins, 1180), [streams[0].local_addr().unwrap().ip()]);
         // A connection closed by its peer is no longer established, even if this host keeps its
         // end.
         let [four, six, _web] = streams;

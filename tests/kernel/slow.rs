@@ -12,16 +12,16 @@ use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
-const HOST: &str = "10.69.1.1";
-const HONEST: &str = "10.69.1.3";
+pub(crate) const HOST: &str = "10.69.1.1";
+pub(crate) const HONEST: &str = "10.69.1.3";
 /// A second for the retransmission of a SYN (RFC 6298), and what a loaded machine adds.
 const SLOWED: f64 = 1.9;
 /// What a byte on an established connection may take on a loaded machine.
-const STALLED: f64 = 0.5;
+pub(crate) const STALLED: f64 = 0.5;
 
 /// The protected host, and in another namespace the scanner (.2), honest hosts (.3 to .9) in whose
 /// names it sends.
-fn scene() -> Scene {
+pub(crate) fn scene() -> Scene {
     let others: Vec<String> = (2..10).map(|n| format!("10.69.1.{n}/24")).collect();
     let mut others: Vec<&str> = others.iter().map(String::as_str).collect();
     others.push("fd69:77::2/64");
@@ -31,7 +31,7 @@ fn scene() -> Scene {
 }
 
 /// Starts a service that gives back what it gets.
-fn serve(host: &Namespace, address: &str, ports: &[&str]) -> Running {
+pub(crate) fn serve(host: &Namespace, address: &str, ports: &[&str]) -> Running {
     let words = [&["-u", TRAFFIC, "echo", address, address], ports].concat();
     let mut running = host.spawn("python3", &words);
     let mut line = String::new();
@@ -42,14 +42,14 @@ fn serve(host: &Namespace, address: &str, ports: &[&str]) -> Running {
 
 /// What an honest host experiences: failed exchanges, the longest new connection and the longest
 /// round trip on an established one, seconds.
-struct Experience {
+pub(crate) struct Experience {
     failed: u32,
-    slowest: f64,
+    pub(crate) slowest: f64,
     stalled: f64,
 }
 
 /// An honest host uses a service for some seconds, while `meanwhile` goes on.
-fn honest(
+pub(crate) fn honest(
     from: &Namespace,
     address: &str,
     (to, port): (&str, &str),
@@ -78,24 +78,24 @@ fn honest(
     experience
 }
 
-fn unharmed(experience: &Experience) {
+pub(crate) fn unharmed(experience: &Experience) {
     assert_eq!(experience.failed, 0);
     assert!(experience.slowest < SLOWED, "{}", experience.slowest);
     assert!(experience.stalled < STALLED, "{}", experience.stalled);
 }
 
 /// SYNs in the name of hosts, without a look at the answers.
-fn forge(scene: &Scene, from: &str, ports: [&str; 2], hosts: &str, times: &str) {
+pub(crate) fn forge(scene: &Scene, from: &str, ports: [&str; 2], hosts: &str, times: &str) {
     scene.traffic("blind", from, HOST, &[ports[0], ports[1], hosts, times]);
 }
 
-fn state_of(daemon: &Daemon<'_>, address: &str) -> Option<(String, bool)> {
+pub(crate) fn state_of(daemon: &Daemon<'_>, address: &str) -> Option<(String, bool)> {
     let list = daemon.json(&["list"]);
     let row = list.as_array()?.iter().find(|row| row["address"] == address)?.clone();
     Some((row["state"].as_str()?.to_owned(), row["proven"].as_bool()?))
 }
 
-fn wait_for_state(daemon: &Daemon<'_>, address: &str, state: &str, proven: bool) {
+pub(crate) fn wait_for_state(daemon: &Daemon<'_>, address: &str, state: &str, proven: bool) {
     let is_there = || state_of(daemon, address) == Some((state.to_owned(), proven));
     assert!(
         eventually(Duration::from_secs(20), is_there),

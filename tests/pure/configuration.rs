@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS,
+    self, Admins, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS,
     Keyword, Log, NeverBlock, PortMode, PortSet, Protocol, ProtocolAction, Refused, Respond,
     Severity, Unproven,
 };
@@ -448,7 +448,11 @@ fn configurations() -> impl Strategy<Value = Config> {
         (any::<u16>(), 1..=u16::MAX),
     );
     let detection = (protocol(), protocol(), 0u16..=1023, millis(1, 7 * 86_400));
-    let never = (any::<[bool; 4]>(), ports().prop_map(|ports| ports.without(&PortSet::of(&[0]))));
+    let never = (
+        any::<[bool; 4]>(),
+        ports().prop_map(|ports| ports.without(&PortSet::of(&[0]))),
+        proptest::option::of(millis(1, 365 * 86_400)),
+    );
     let log = (word_of(), word_of(), word_of(), word_of());
     let files = (
         proptest::option::of(path("ignore")),
@@ -509,6 +513,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                         resolvers: never.0[2],
                         ssh_peers: never.0[3],
                         admin_ports: never.1,
+                        admins: Admins { memory: never.2 },
                     },
                     // Read as IPv4, with a warning: not the printed text.
                     allow: allow

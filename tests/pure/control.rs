@@ -38,7 +38,7 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
                udp stealth, 1 port: 7
   blocked      3
   slowed       2
-  never block  5 addresses and networks
+  never block  5 addresses and networks, 2 administrators remembered
   sources      12
   probes       4711
   lost         1 packet
@@ -171,7 +171,7 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
     );
     assert_eq!(
         daemon.ctl("allow list").1,
-        "ADDRESS      BECAUSE OF\n127.0.0.0/8  allow\n192.0.2.1    gateways\n"
+        "ADDRESS      BECAUSE OF  LAST SEEN\n127.0.0.0/8  allow       -\n192.0.2.1    admins      2026-11-20 15:26:40\n"
     );
     assert_eq!(daemon.ctl("rules").1, "table inet portsentry {\n\tchain gate {\n\t}\n}\n");
     assert_eq!(

@@ -648,7 +648,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         packets: Some(0),
         exempt: Vec::new(),
     };
-    let allowed = AllowRow { address, origin: "allow".into() };
+    let allowed = AllowRow { address, origin: "allow".into(), last_seen: None };
     let watching =
         Watching { transport: "tcp".into(), mode: "stealth".into(), ports: 1, ranges: "1".into() };
     let status = Status {

@@ -21,6 +21,8 @@ pub struct Daemon<'a> {
     pub state: Option<PathBuf>,
     /// The group that may read through the control socket; empty: root only.
     pub group: &'static str,
+    /// It sees the files in `sessions` of its directory as logind's.
+    pub has_logins: bool,
 }
 
 /// The daemon under test: of this build, or the one in `PORTSENTRY_PROGRAM` (the release build,
@@ -42,6 +44,21 @@ impl<'a> Daemon<'a> {
         Self::start_for(namespace, yaml, state, "")
     }
 
+    /// Starts the daemon in a mount namespace in which [`Daemon::log_in`] records sessions.
+    pub fn start_with_logins(namespace: &'a Namespace, yaml: &str) -> Self {
+        Self::start_as(namespace, yaml, None, "", true)
+    }
+
+    /// Records a login session from an address, as logind does; deleting the file ends it.
+    pub fn log_in(&self, address: &str) -> PathBuf {
+        let path = self.path("sessions").join(address);
+        let text = format!(
+            "# This is private data. Do not parse.\nUID=0\nSTATE=active\nREMOTE=1\nREMOTE_HOST={address}\n"
+        );
+        fs::write(&path, text).expect("session");
+        path
+    }
+
     /// The same with a control socket that `group` may read.
     pub fn start_for(
         namespace: &'a Namespace,
@@ -49,15 +66,26 @@ impl<'a> Daemon<'a> {
         state: Option<&Path>,
         group: &'static str,
     ) -> Self {
+        Self::start_as(namespace, yaml, state, group, false)
+    }
+
+    fn start_as(
+        namespace: &'a Namespace,
+        yaml: &str,
+        state: Option<&Path>,
+        group: &'static str,
+        has_logins: bool,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
         let state = state.map(Path::to_path_buf);
         let mut daemon = Self {
             namespace,
-            child: Self::launch(namespace, &directory, yaml, state.as_deref(), group),
+            child: Self::launch(namespace, &directory, yaml, state.as_deref(), group, has_logins),
             directory,
             state,
             group,
+            has_logins,
         };
         daemon.wait_until_it_answers();
         daemon
@@ -65,8 +93,9 @@ impl<'a> Daemon<'a> {
 
     /// Starts it again in the same directory, after [`Daemon::stop`].
     pub fn restart(&mut self, yaml: &str) {
+        let (state, group) = (self.state.as_deref(), self.group);
         self.child =
-            Self::launch(self.namespace, &self.directory, yaml, self.state.as_deref(), self.group);
+            Self::launch(self.namespace, &self.directory, yaml, state, group, self.has_logins);
         self.wait_until_it_answers();
     }
 
@@ -76,6 +105,7 @@ impl<'a> Daemon<'a> {
         yaml: &str,
         state: Option<&Path>,
         group: &str,
+        has_logins: bool,
     ) -> Child {
         let path = directory.path();
         fs::write(path.join("portsentry.yaml"), configuration(path, yaml, state, group))
@@ -85,8 +115,15 @@ impl<'a> Daemon<'a> {
             .append(true)
             .open(path.join("log"))
             .expect("log file");
-        Command::new("ip")
-            .args(["netns", "exec", &namespace.name, &program(), "--config"])
+        let sessions = path.join("sessions");
+        fs::create_dir_all(&sessions).expect("directory");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace.name]);
+        if has_logins {
+            command.args(["unshare", "--mount", "sh", "-c", OWN_SESSIONS]).arg(sessions);
+        }
+        command
+            .args([&program(), "--config"])
             .arg(path.join("portsentry.yaml"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -212,6 +249,9 @@ impl<'a> Daemon<'a> {
         self.directory.path().join(name)
     }
 }
+
+/// Runs a program where the directory `$0` is logind's.
+const OWN_SESSIONS: &str = "mount -t tmpfs none /run && mkdir /run/systemd && ln -s \"$0\" /run/systemd/sessions && exec \"$@\"";
 
 /// A remark in a configuration: unproven sources are treated as by default.
 pub const AT_DEFAULTS: &str = "# at the defaults";

@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use portsentry::config::{Config, OwnTable};
 use portsentry::enforce::{
     Author, BlockError, Change, Drift, Dump, Earlier, Enforcer, Hold, InForce, Kernel, News,
-    Observer, Wanted,
+    Observer, Services, Wanted,
 };
 use portsentry::engine::{Action, AllowList, Engine, MonoTime, Policy, Refusal, Report, Source};
 use portsentry::journal::Notice;
@@ -792,7 +792,7 @@ impl World {
 
     fn in_force(&self) -> InForce {
         let (ruleset, policy) = self.config();
-        InForce { ruleset, policy, never_block: list(self.list), services: Vec::new() }
+        InForce { ruleset, policy, never_block: list(self.list), services: Services::default() }
     }
 
     fn start(&mut self, stored: Option<Stored>) {

@@ -108,8 +108,11 @@ pub struct AllowRow {
     /// Address or network.
     pub address: Target,
     /// Its source: `allow` (configuration), `ignore_file`, `portsentryctl`, `own_addresses`,
-    /// `gateways`, `resolvers`, `ssh_peers`.
+    /// `gateways`, `resolvers`, `ssh_peers`, `admins`.
     pub origin: String,
+    /// When an administrator who is remembered was connected last; null for all others.
+    #[serde(default)]
+    pub last_seen: Option<Stamp>,
 }
 
 /// A line of the history.

@@ -56,8 +56,8 @@ pub enum Request {
         /// Address or network.
         address: Target,
     },
-    /// Undo [`Request::AllowAdd`]. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`]
-    /// when it was not added.
+    /// Undo [`Request::AllowAdd`], or forget an administrator. Answered by
+    /// [`Reply::Done`](super::Reply::Done); [`Kind::No`] when it was neither added nor remembered.
     AllowRemove {
         /// Address or network.
         address: Target,

@@ -22,6 +22,9 @@ pub struct Status {
     pub slowed: u64,
     /// Entries of the list of what is never blocked.
     pub allowed: u64,
+    /// Administrators who are remembered, connected or not.
+    #[serde(default)]
+    pub admins: u64,
     /// Probes seen since the start.
     pub probes: u64,
     /// Packets lost between the kernel and the daemon since the start.

@@ -149,7 +149,7 @@ impl Blocks {
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if ending == Ending::Manual {
+                if matches!(ending, Ending::Manual | Ending::Services) {
                     Followup::Forgiven(source)
                 } else {
                     Followup::Exempt(source)

@@ -9,6 +9,7 @@ use crate::config::Mode;
 use crate::engine::account::Touch;
 use crate::engine::entry::{Adopted, Order};
 use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, Source};
+use crate::probe::Port;
 
 /// What [`Engine::unblock_within`] did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -141,16 +142,17 @@ impl Engine {
     pub fn forgive(&mut self, now: MonoTime, source: Source, actions: &mut Vec<Action>) {
         self.tick(now);
         if self.policy.reflex {
-            let touched = self.ledger.inspect(source, |known| {
-                known
-                    .slots
-                    .iter()
-                    .filter_map(|slot| Touch::live(*slot, 0))
-                    .map(Touch::port)
-                    .collect()
-            });
-            actions.push(Action::Release { source, forget: Some(touched.unwrap_or_default()) });
+            actions.push(Action::Release { source, forget: Some(self.touched(source)) });
         }
+    }
+
+    /// The ports of a source's account.
+    pub(super) fn touched(&self, source: Source) -> Vec<Port> {
+        let ports = self.ledger.inspect(source, |known| {
+            let touches = known.slots.iter().filter_map(|slot| Touch::live(*slot, 0));
+            touches.map(Touch::port).collect()
+        });
+        ports.unwrap_or_default()
     }
 
     /// Another program removed the element of a source: ends the block and forgets the evidence, as

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Engine, SWEEP_EVERY, must_lift, overlaps};
+use super::{Engine, SWEEP_EVERY, is_served, must_lift, overlaps};
 use crate::config::{Mode, UnprovenAction};
 use crate::engine::blocks::Followup;
 use crate::engine::policy::Policy;
-use crate::engine::{Action, AllowList, MonoTime, Outcome, Reason, Source};
+use crate::engine::{
+    Action, AllowList, Ending, MonoTime, Outcome, Reason, Report, SlowEnding, Source,
+};
 
 /// Due blocks that one call of [`Engine::on_timer`] handles: a few milliseconds of work.
 /// [`Engine::next_timer`] asks for another call.
@@ -16,8 +18,8 @@ const MAX_TIMERS_PER_CALL: usize = 4096;
 /// Accounts that one call of [`Engine::on_timer`] sweeps out at most.
 const MAX_SWEPT_PER_CALL: u32 = 4096;
 
-/// Blocks that one call of [`Engine::on_timer`] compares with the never-block lists: a millisecond
-/// with a long list.
+/// Blocks, and slowed sources, that one call of [`Engine::on_timer`] compares with the never-block
+/// lists and the services: a millisecond with a long list.
 const MAX_REVIEWED_PER_CALL: usize = 4096;
 
 /// Delay before the next sweep when one call could not finish.
@@ -69,14 +71,20 @@ impl Engine {
             actions,
         );
         self.slowed.on_timer(now, MAX_TIMERS_PER_CALL);
-        self.release_never_block(now, actions);
-        let Self { blocks, policy, always, never_block, .. } = self;
+        self.review_slowed(now, actions);
+        let Self { blocks, policy, always, never_block, ledger, services, counted, .. } = self;
         if let Some(from) = self.review_from {
-            let must_lift = |source: Source, reason: &Reason| {
-                must_lift(policy, always, never_block, source, reason)
+            let ending = |source: Source, reason: &Reason| {
+                let is_unproven = matches!(reason, Reason::Scan { proven: false, .. });
+                if must_lift(policy, always, never_block, source, reason) {
+                    Some(Ending::NeverBlock)
+                } else if is_unproven && is_served(ledger, (services, *counted), now, source) {
+                    Some(Ending::Services)
+                } else {
+                    None
+                }
             };
-            self.review_from =
-                blocks.lift_forbidden(from, MAX_REVIEWED_PER_CALL, must_lift, actions);
+            self.review_from = blocks.review(from, MAX_REVIEWED_PER_CALL, ending, actions);
         }
         if self.sweep_at.is_some_and(|at| at <= now) {
             let more = self.ledger.sweep(now, MAX_SWEPT_PER_CALL);
@@ -90,8 +98,8 @@ impl Engine {
         }
     }
 
-    /// Releases slowed sources that are never-block now.
-    fn release_never_block(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
+    /// Releases slowed sources that are never-block now, or whose ports are services now.
+    fn review_slowed(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
         let Some(after) = self.release_after else { return };
         let views = self.slowed.views(now, after).take(MAX_REVIEWED_PER_CALL);
         let page: Vec<Source> = views.map(|view| view.source).collect();
@@ -100,6 +108,13 @@ impl Engine {
             if self.is_never_block(source) {
                 self.slowed.remove(now, source);
                 actions.push(Action::Release { source, forget: None });
+            } else if is_served(&self.ledger, (&self.services, self.counted), now, source) {
+                self.slowed.remove(now, source);
+                let forget = Some(self.touched(source));
+                actions.push(Action::Release { source, forget });
+                self.ledger.forget(source);
+                let ending = SlowEnding::Services;
+                actions.push(Action::Report(Report::Released { source, ending }));
             }
         }
     }

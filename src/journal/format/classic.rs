@@ -24,7 +24,7 @@ use super::facts::start;
 use super::phrases::{count, duration, scan_name, transport as transport_name};
 use super::{Line, level};
 use crate::config::PortSet;
-use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
+use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
@@ -221,8 +221,15 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
                 Ending::Removed => "its element was taken out of the kernel's set",
                 Ending::NeverBlock => "it must never be blocked",
                 Ending::Total => "block.total allows no more",
+                Ending::Services => "services listen on all ports that it probed",
             };
             vec![format!("adminalert: Host {source} is no longer blocked: {why}.")]
+        }
+        Report::Released { source, ending } => {
+            let why = match ending {
+                SlowEnding::Services => "services listen on all ports that it probed",
+            };
+            vec![format!("adminalert: Host {source} is no longer slowed: {why}.")]
         }
         Report::Exempted { source, exempt } => {
             let exempt = Source::from(*exempt);
@@ -342,6 +349,7 @@ WARN attackalert: Host 2001:db8:1::/64 has been blocked via nftables for 1m: syn
 WARN adminalert: Host 192.0.2.0/24 has been blocked via nftables until it is unblocked: by hand: abuse
 ERROR attackalert: ERROR: Could not block host 10.77.1.1 via nftables: no space in set\\nof 10
 INFO adminalert: Host 10.77.1.1 is no longer blocked: its time is up.
+INFO adminalert: Host 10.77.1.1 is no longer slowed: services listen on all ports that it probed.
 INFO adminalert: Host 10.77.1.1 is exempt from the block of 10.0.0.0/8.
 ERROR adminalert: ERROR: Could not unblock host 10.77.1.1: busy
 INFO adminalert: PortSentry has reloaded its configuration.

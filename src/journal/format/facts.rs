@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::is_treacherous;
 use super::phrases::count;
-use crate::engine::{Ending, NotBlocked, Reason, Report, Source};
+use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::ScanKind;
 
@@ -150,8 +150,15 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 Ending::Removed => "removed",
                 Ending::NeverBlock => "never-block",
                 Ending::Total => "total",
+                Ending::Services => "services",
             };
             vec![kind("unblocked"), address(source), name, ("ending", ending.into())]
+        }
+        Report::Released { source, ending } => {
+            let ending = match ending {
+                SlowEnding::Services => "services",
+            };
+            vec![kind("released"), address(source), name, ("ending", ending.into())]
         }
         Report::Exempted { source, exempt } => {
             let network = source.to_string();
@@ -233,6 +240,7 @@ scan: address name source destination port ip_options blocking scan proven reaso
 blocked: address name port timeout renewed scan proven reason
 block-failed: address name error
 unblocked: address name ending
+released: address name ending
 exempted: address name network
 unblock-failed: address name error
 reloaded:

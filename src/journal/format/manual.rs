@@ -49,9 +49,14 @@ fn events() -> Vec<Event> {
             renewed: false,
         }));
     }
-    for ending in
-        [Ending::Expired, Ending::Manual, Ending::Removed, Ending::NeverBlock, Ending::Total]
-    {
+    for ending in [
+        Ending::Expired,
+        Ending::Manual,
+        Ending::Removed,
+        Ending::NeverBlock,
+        Ending::Total,
+        Ending::Services,
+    ] {
         notices.push(Notice::Engine(Report::Unblocked { source: host, ending }));
     }
     for (mode, ports, excluded) in [
@@ -101,9 +106,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Restored { .. } => 23,
         Notice::Shed { .. } => 24,
         Notice::Engine(Report::Exempted { .. }) => 25,
+        Notice::Engine(Report::Released { .. }) => 26,
     }
 }
-const PLACES: usize = 26;
+const PLACES: usize = 27;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

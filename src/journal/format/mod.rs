@@ -98,6 +98,7 @@ pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> O
             Report::Blocked { source, .. }
             | Report::BlockFailed { source, .. }
             | Report::Unblocked { source, .. }
+            | Report::Released { source, .. }
             | Report::UnblockFailed { source, .. },
         ) => single(*source),
         Notice::Engine(Report::Exempted { exempt, .. }) => single(Source::from(*exempt)),
@@ -123,7 +124,9 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::ForeignChange { .. }
         | Notice::Warning(_)
         | Notice::HeldBack { .. } => Level::Warn,
-        Notice::Engine(Report::Unblocked { .. } | Report::Exempted { .. })
+        Notice::Engine(
+            Report::Unblocked { .. } | Report::Released { .. } | Report::Exempted { .. },
+        )
         | Notice::Response(
             Response::Command { ended: Ended::Success, .. }
             | Response::Denied { .. }
@@ -203,7 +206,7 @@ pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
     use crate::config::PortSet;
-    use crate::engine::{Ending, NotBlocked, Reason};
+    use crate::engine::{Ending, NotBlocked, Reason, SlowEnding};
     use crate::journal::HostName;
     use crate::probe::{Port, Probe, ScanKind, Transport};
     use std::net::IpAddr;
@@ -316,6 +319,7 @@ pub(crate) mod samples {
                 error: "no space in set\nof 10".into(),
             }),
             Notice::Engine(Report::Unblocked { source: host, ending: Ending::Expired }),
+            Notice::Engine(Report::Released { source: host, ending: SlowEnding::Services }),
             Notice::Engine(Report::Exempted {
                 source: Source::from("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()),
                 exempt: "10.77.1.1/32".parse().unwrap(),

@@ -63,6 +63,7 @@ event=blocked address=2001:db8:1::/64 port=tcp/22 timeout=60 renewed=false scan=
 event=blocked address=192.0.2.0/24 renewed=false proven=true reason=\"by hand: abuse\"
 event=block-failed address=10.77.1.1 error=\"no space in set\\nof 10\"
 event=unblocked address=10.77.1.1 ending=expired
+event=released address=10.77.1.1 ending=services
 event=exempted address=10.77.1.1 network=10.0.0.0/8
 event=unblock-failed address=10.77.1.1 error=busy
 event=reloaded

@@ -103,6 +103,7 @@ impl Handler for FakeHandler {
         let no = |message: &str| Refusal::new(Kind::No, message, "");
         match request {
             Request::Status {} => Reply::Status(Box::new(Status {
+                admins: 2,
                 responses: Responses { commands: 3, failed: 1, dropped: 2 },
                 mode: "enforce".into(),
                 capture: "nflog".into(),
@@ -189,8 +190,16 @@ impl Handler for FakeHandler {
             Request::UnblockAll {} => Reply::Done { message: "3 blocks are lifted.".into() }.into(),
             Request::AllowList {} => Reply::Allowed {
                 rows: vec![
-                    AllowRow { address: target("192.0.2.1"), origin: "gateways".into() },
-                    AllowRow { address: target("127.0.0.0/8"), origin: "allow".into() },
+                    AllowRow {
+                        address: target("192.0.2.1"),
+                        origin: "admins".into(),
+                        last_seen: Some(stamp(1_795_188_400)),
+                    },
+                    AllowRow {
+                        address: target("127.0.0.0/8"),
+                        origin: "allow".into(),
+                        last_seen: None,
+                    },
                 ],
             }
             .into(),

@@ -5,6 +5,7 @@ mod configuration;
 mod manual;
 mod outcomes;
 mod probes;
+mod services;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -197,6 +198,7 @@ impl Bench {
             }
             Report::BlockFailed { source, error } => format!("failed {} {error}", source),
             Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
+            Report::Released { source, ending } => format!("released {source} {ending:?}"),
             Report::Exempted { source, exempt } => format!("exempted {exempt} from {source}"),
             Report::UnblockFailed { source, error } => format!("unblock failed {} {error}", source),
         };

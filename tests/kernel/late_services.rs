@@ -1,0 +1,152 @@
+//! At the defaults: clients of services that start late, or restart, are no scanners.
+
+use crate::support;
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::slow::{HOST, STALLED, forge, scene, serve, state_of, wait_for_state};
+use portsentry::engine::MonoTime;
+use portsentry::store::{self, Mark};
+use support::daemon::{AT_DEFAULTS, Daemon};
+use support::scene::Scene;
+use support::{eventually, missing};
+
+const TOOLS: &[&str] = &["ip", "nft", "python3"];
+/// The scanner's first address, from which it connects.
+const CLIENT: &str = "10.69.1.2";
+const MAIL: [&str; 3] = ["25", "110", "143"];
+
+/// How long a connection to each port takes; `None`: there is none.
+fn try_each(scene: &Scene, ports: &[&str]) -> Vec<Option<Duration>> {
+    let connect = |port: &&str| {
+        let to: SocketAddr = format!("{HOST}:{port}").parse().unwrap();
+        let begun = Instant::now();
+        TcpStream::connect_timeout(&to, Duration::from_millis(300)).ok()?;
+        Some(begun.elapsed())
+    };
+    scene.scanner.enter(|| ports.iter().map(connect).collect())
+}
+
+/// A client tries every port for some time.
+fn poll(scene: &Scene, ports: &[&str], time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        try_each(scene, ports);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Every port is open, and no connection waits for a retransmission.
+fn all_answer(scene: &Scene, ports: &[&str]) {
+    for (port, time) in ports.iter().zip(try_each(scene, ports)) {
+        assert!(time.is_some_and(|time| time.as_secs_f64() < STALLED), "{port}: {time:?}");
+    }
+}
+
+/// The state of a daemon that was stopped before the host was rebooted.
+fn reboot(daemon: &Daemon<'_>) {
+    let now = Mark { boot: String::new(), wall: 0, clock: MonoTime::default() };
+    let opened = store::open(daemon.directory.path(), &now);
+    let mut content = opened.content.unwrap();
+    content.mark.boot = "another-boot".to_owned();
+    opened.database.unwrap().replace(&content).unwrap();
+}
+
+// P5
+#[test]
+fn services_that_start_after_the_daemon_at_boot_may_be_polled() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let services = serve(&scene.host, HOST, &MAIL);
+    let mut daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    drop(services);
+    assert!(daemon.stop().success());
+    scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    reboot(&daemon);
+    daemon.restart(AT_DEFAULTS);
+    poll(&scene, &MAIL, Duration::from_secs(3));
+    assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+    // The bound of the memory: ten minutes from the boot on.
+    let set = scene.host.run("nft", &["list", "set", "inet", "portsentry", "services"]);
+    assert_eq!(set.matches("expires 9m").count(), MAIL.len(), "{set}");
+    let _services = serve(&scene.host, HOST, &MAIL);
+    all_answer(&scene, &MAIL);
+    assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+    // Other ports are watched.
+    forge(&scene, "10.69.1.3", ["1", "4"], "1", "1");
+    wait_for_state(&daemon, "10.69.1.3", "slowed", false);
+}
+
+// P5
+#[test]
+fn services_may_restart_while_a_client_polls() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    // They start after the daemon, and nobody connects before they restart.
+    let services = serve(&scene.host, HOST, &MAIL);
+    std::thread::sleep(Duration::from_secs(6));
+    drop(services);
+    poll(&scene, &MAIL, Duration::from_secs(5));
+    let services = serve(&scene.host, HOST, &MAIL);
+    all_answer(&scene, &MAIL);
+    assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+
+    // Another program empties the ruleset while they are down.
+    std::thread::sleep(Duration::from_secs(11));
+    drop(services);
+    scene.host.run("nft", &["flush", "ruleset"]);
+    let is_back = || {
+        let words = ["list", "set", "inet", "portsentry", "services"];
+        let set = scene.host.output("nft", &words, Duration::from_secs(5));
+        String::from_utf8_lossy(&set.stdout).contains("143")
+    };
+    assert!(eventually(Duration::from_secs(10), is_back), "{}", daemon.log());
+    poll(&scene, &MAIL, Duration::from_secs(3));
+    assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+}
+
+/// Services start while a client of theirs is slowed or blocked for its first tries: within seconds
+/// it is free.
+fn client_is_freed(configuration: &str, state: &str, line: &str) {
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, configuration);
+    try_each(&scene, &MAIL);
+    wait_for_state(&daemon, CLIENT, state, false);
+    let some = serve(&scene.host, HOST, &MAIL[..2]);
+    std::thread::sleep(Duration::from_secs(6));
+    wait_for_state(&daemon, CLIENT, state, false);
+    let _last = serve(&scene.host, HOST, &MAIL[2..]);
+    let is_free = || state_of(&daemon, CLIENT).is_none();
+    assert!(eventually(Duration::from_secs(8), is_free), "{}", daemon.log());
+    daemon.wait_for_log(&format!("Host {CLIENT} is no longer {line}"));
+    all_answer(&scene, &MAIL);
+    // The rules have forgotten its tries: two more wrong ports are below the trigger.
+    try_each(&scene, &["1", "2"]);
+    all_answer(&scene, &MAIL);
+    assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+    drop(some);
+}
+
+// P5
+#[test]
+fn a_service_that_starts_after_the_daemon_frees_its_slowed_clients() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    client_is_freed(AT_DEFAULTS, "slowed", "slowed: services listen on all ports that it probed");
+}
+
+// P5
+#[test]
+fn a_service_that_starts_after_the_daemon_frees_its_blocked_clients() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    client_is_freed("", "blocked", "blocked: services listen on all ports that it probed");
+}
