@@ -468,3 +468,48 @@ proptest! {
         prop_assert!(are_same(&found, &model), "{found:?} {model:?}");
     }
 }
+
+// P25
+#[test]
+fn administrators_and_services_come_back_after_a_reboot() {
+    let carried = content().carried(&Mark { boot: "b".to_owned(), ..mark("a", 4000) });
+    let of = |seconds| mark("b", seconds).clock;
+    // Seen five seconds before the last mark, and 3900 have passed since.
+    assert_eq!(carried.memory.admins.values().copied().collect::<Vec<_>>(), [of(95)]);
+    // However long the host was off, there are ten minutes for it to start.
+    let long_off = content().carried(&Mark { boot: "b".to_owned(), ..mark("a", 1_000_000) });
+    let age = of(1_000_000).since(*long_off.memory.services.values().next().unwrap());
+    assert_eq!(age, crate::ruleset::SERVICE_MEMORY - Duration::from_secs(600));
+    // Within a boot nothing changes.
+    assert_eq!(content().carried(&mark("a", 4000)).memory, content().memory);
+}
+
+#[test]
+fn database_of_an_earlier_version_gets_the_tables_of_the_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    database.run("DROP TABLE admins; DROP TABLE services").unwrap();
+    drop(database);
+    let (mut database, found) = opened(directory.path());
+    assert_eq!((found.blocks.len(), found.memory), (3, Memory::default()));
+    database.set_memory(&mark("a", 200), &content().memory).unwrap();
+    drop(database);
+    let (database, found) = opened(directory.path());
+    assert_eq!((found.blocks.len(), found.memory), (3, content().memory));
+    drop(database);
+}
+
+// P25
+#[test]
+fn administrator_whose_row_is_damaged_is_not_exempt() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut database, _) = opened(directory.path());
+    database.replace(&content()).unwrap();
+    database.run("UPDATE admins SET address = '192.0.2.8'").unwrap();
+    drop(database);
+    let found = open(directory.path(), &mark("z", 5));
+    assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
+    let memory = found.content.unwrap().memory;
+    assert_eq!((memory.admins.len(), memory.services.len()), (0, 1));
+}
