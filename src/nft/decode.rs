@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::element::{ElementInfo, Key, RawElement};
-use super::expr::{Expr, MetaKey, PayloadBase, VerdictCode};
+use super::expr::{CtKey, Expr, MetaKey, PayloadBase, VerdictCode};
 use super::model::{NFPROTO_IPV4, NFPROTO_IPV6, Op, Unit};
 use super::numbers::{
     CHAIN_BINDING, ELEM_INTERVAL_END, ELEM_UDATA_COMMENT, FIB_ADDRTYPE, FIB_DADDR, FIB_SADDR,
@@ -415,7 +415,11 @@ fn known(name: &str, data: Attributes<'_>) -> Option<Expr> {
             len: number(4)?,
             dreg: number(1)?,
         },
-        "ct" if number(2)? == 0 => Expr::CtState { dreg: number(1)? },
+        "ct" => {
+            let (number_of_key, direction) = (number(2)?, data.get(3).and_then(|value| value.u8()));
+            let is_key = |key: &CtKey| *key as u32 == number_of_key && key.direction() == direction;
+            Expr::Ct { key: CtKey::ALL.into_iter().find(is_key)?, dreg: number(1)? }
+        }
         "fib" if number(2)? == FIB_ADDRTYPE => Expr::FibType {
             saddr: match number(3)? {
                 FIB_SADDR => true,

@@ -40,8 +40,10 @@ pub enum Expr {
         /// Where to.
         dreg: Register,
     },
-    /// Loads the conntrack state.
-    CtState {
+    /// Loads a field of the packet's conntrack entry.
+    Ct {
+        /// Which.
+        key: CtKey,
         /// Where to.
         dreg: Register,
     },
@@ -202,6 +204,34 @@ impl MetaKey {
     pub const ALL: [Self; 5] =
         [Self::Iif, Self::IifName, Self::NfProto, Self::L4Proto, Self::PktType];
 }
+
+/// Keys of [`Expr::Ct`] (`enum nft_ct_keys`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum CtKey {
+    /// The state, as bits.
+    State = 0,
+    /// The status, as bits.
+    Status = 2,
+    /// The destination port of the connection's first packet, before destination NAT.
+    OriginalDport = 12,
+}
+
+impl CtKey {
+    /// All that are used.
+    pub const ALL: [Self; 3] = [Self::State, Self::Status, Self::OriginalDport];
+
+    /// The direction that the key is asked of, if it has one for each (`enum ip_conntrack_dir`).
+    pub(super) const fn direction(self) -> Option<u8> {
+        match self {
+            Self::State | Self::Status => None,
+            Self::OriginalDport => Some(0),
+        }
+    }
+}
+
+/// `IPS_DST_NAT` (linux/netfilter/nf_conntrack_common.h): destination NAT changed the connection.
+pub(super) const IPS_DST_NAT: u32 = 1 << 5;
 
 /// `enum nft_payload_bases`, as far as it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

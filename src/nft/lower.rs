@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::expr::{
-    Expr, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register, VerdictCode,
+    CtKey, Expr, IPS_DST_NAT, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register,
+    VerdictCode,
 };
 use super::model::{
     NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit,
@@ -52,10 +53,9 @@ impl Lowering {
                 self.compare(*selector, *op, *operand);
             }
             Statement::CtState(states) => {
-                self.out.push(Expr::CtState { dreg: REG_1 });
-                self.mask(states.to_ne_bytes().to_vec());
-                self.cmp(Op::Ne, vec![0; 4]);
+                self.ct_bits(CtKey::State, *states);
             }
+            Statement::CtStatusDnat => self.ct_bits(CtKey::Status, IPS_DST_NAT),
             Statement::TcpFlags { mask, value } => {
                 self.depend(Selector::TcpDport);
                 // Flags are the 14th byte of the TCP header (RFC 9293, 3.1).
@@ -124,6 +124,13 @@ impl Lowering {
         }
     }
 
+    /// Goes on only if one of these bits is set.
+    fn ct_bits(&mut self, key: CtKey, bits: u32) {
+        self.out.push(Expr::Ct { key, dreg: REG_1 });
+        self.mask(bits.to_ne_bytes().to_vec());
+        self.cmp(Op::Ne, vec![0; 4]);
+    }
+
     fn dynset(
         &mut self,
         update: bool,
@@ -185,6 +192,7 @@ impl Lowering {
             Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => {
                 transport(2, 2)
             }
+            Selector::CtOriginalDport => Expr::Ct { key: CtKey::OriginalDport, dreg },
             // The source port comes first.
             Selector::TcpSport | Selector::UdpSport => transport(0, 2),
             // RFC 792; RFC 4443, 2.1.

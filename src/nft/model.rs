@@ -155,6 +155,8 @@ pub enum Statement {
     },
     /// Goes on only if one of these conntrack states holds (bits of [`ct_state`]).
     CtState(u32),
+    /// Goes on only if destination NAT has changed the connection: `ct status dnat`.
+    CtStatusDnat,
     /// Goes on only if `tcp flags & mask == value`.
     TcpFlags {
         /// The flags looked at.
@@ -364,6 +366,8 @@ pub enum Selector {
     SctpDport,
     /// `th dport`, of any transport.
     ThDport,
+    /// `ct original proto-dst`: the port before destination NAT.
+    CtOriginalDport,
     /// `@th,96,8`: the type of the first SCTP chunk. nft's own `sctp chunk` needs Linux 5.14.
     SctpChunk,
     /// `@th,0,8`: the type of an ICMP or ICMPv6 message. nft's own words need a rule for each.

@@ -149,6 +149,7 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
             );
             write!(out, "ct state {}", names.join(","))
         }
+        Statement::CtStatusDnat => out.write_str("ct status dnat"),
         Statement::TcpFlags { mask, value } => {
             write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value))
         }
@@ -231,6 +232,7 @@ fn name(selector: Selector) -> String {
         Selector::UdpSport => "udp sport",
         Selector::SctpDport => "sctp dport",
         Selector::ThDport => "th dport",
+        Selector::CtOriginalDport => "ct original proto-dst",
         Selector::SctpChunk => "@th,96,8",
         Selector::IcmpType => "@th,0,8",
         Selector::Random(modulus) => return format!("numgen random mod {modulus}"),

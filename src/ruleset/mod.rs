@@ -29,8 +29,8 @@ use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
     LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified,
-    is_in, is_not, is_not_in, is_protocol, live_connections, log, matches, opens, rule, to_service,
-    update,
+    is_in, is_not, is_not_in, is_protocol, live_connections, log, matches, opens, remember, rule,
+    to_service, update,
 };
 
 pub use self::reflex::held_prefix;
@@ -260,9 +260,7 @@ impl Builder<'_> {
             chains.push(self.udp_probe());
         }
         chains.push(self.watch());
-        if self.slows() {
-            chains.push(self.forwarded());
-        }
+        chains.push(self.forwarded());
         if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());
         }
@@ -368,6 +366,22 @@ impl Builder<'_> {
         base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
     }
 
+    /// New connections that are forwarded: to published ports of containers and virtual machines.
+    fn forwarded(&self) -> Chain {
+        let mut rules = self.not_watched();
+        rules.push(live_connections());
+        // nft knows what the original port is only after the transport.
+        let whys = ["a published port: remember it, for when its container restarts", ""];
+        rules.extend([protocol::TCP, protocol::UDP].into_iter().zip(whys).map(|(number, why)| {
+            let port = remember(Selector::CtOriginalDport);
+            rule(why, [is_protocol(number), Statement::CtStatusDnat, port])
+        }));
+        if self.slows() {
+            rules.extend(self.slow_forwarded());
+        }
+        base_chain("forwarded", Hook::Forward, WATCH_PRIORITY, rules)
+    }
+
     fn log(&self) -> Statement {
         log(LOG_PREFIX, self.config.capture.group)
     }
@@ -422,22 +436,16 @@ impl Builder<'_> {
     }
 
     fn open(&self) -> Chain {
-        let remember = || Statement::Update {
-            set: SetId::Services.spec(),
-            key: vec![Selector::L4Proto, Selector::ThDport],
-            timeout: None,
-            over: None,
-        };
         let mut rules = if self.slows() { self.slow_services() } else { Vec::new() };
         rules.push(rule(
             "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
-            [opens(), remember()],
+            [opens(), remember(Selector::ThDport)],
         ));
         // No port is below 1; the comparison would never match.
         if *self.ephemeral.start() > 1 {
             rules.push(rule(
                 "UDP has no opening packet: a port below the ephemeral range is a service, one within may be the socket of our own request",
-                [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*self.ephemeral.start()))), remember()],
+                [matches(Selector::UdpDport, Op::Lt, Operand::Number(u32::from(*self.ephemeral.start()))), remember(Selector::ThDport)],
             ));
         }
         if self.config.queues_connections() {

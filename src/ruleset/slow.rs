@@ -18,10 +18,9 @@ use super::family::{Family, each};
 use super::reflex::{STILL_PREFIX, past_rate};
 use super::sets::SetId;
 use super::statements::{
-    back, base_chain, chain, drop, goto, is, is_in, is_not_in, is_protocol, live_connections, log,
-    opens, rule, update,
+    back, chain, drop, goto, is, is_in, is_not_in, is_protocol, log, opens, rule, update,
 };
-use crate::nft::model::{Chain, Hook, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
+use crate::nft::model::{Chain, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
 
 /// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
 /// probes are not answered.
@@ -252,17 +251,12 @@ impl Builder<'_> {
         ]
     }
 
-    /// New connections that are forwarded: to published ports of containers and virtual machines.
-    pub(super) fn forwarded(&self) -> Chain {
-        let mut rules = self.not_watched();
-        rules.push(live_connections());
-        rules.extend(
-            self.each("the allow list", |family| {
-                vec![is_in(family.address, family.allowed), back()]
-            }),
-        );
+    /// For `forwarded`: new connections of slowed sources.
+    pub(super) fn slow_forwarded(&self) -> Vec<Rule> {
+        let mut rules = self
+            .each("the allow list", |family| vec![is_in(family.address, family.allowed), back()]);
         rules.extend(self.slow_connections("a slowed source's new connection"));
-        base_chain("forwarded", Hook::Forward, super::WATCH_PRIORITY, rules)
+        rules
     }
 }
 

@@ -93,6 +93,16 @@ pub(super) fn to_service() -> Statement {
     }
 }
 
+/// Remembers a service by its port.
+pub(super) fn remember(port: Selector) -> Statement {
+    Statement::Update {
+        set: SetId::Services.spec(),
+        key: vec![Selector::L4Proto, port],
+        timeout: None,
+        over: None,
+    }
+}
+
 /// Logs to the daemon.
 pub(super) fn log(prefix: &'static str, group: u16) -> Statement {
     Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }

@@ -9,6 +9,7 @@ use crate::slow::{HOST, STALLED, forge, scene, serve, state_of, wait_for_state};
 use portsentry::engine::MonoTime;
 use portsentry::store::{self, Mark};
 use support::daemon::{AT_DEFAULTS, Daemon};
+use support::netns::Namespace;
 use support::scene::Scene;
 use support::{eventually, missing};
 
@@ -149,4 +150,33 @@ fn a_service_that_starts_after_the_daemon_frees_its_blocked_clients() {
         return;
     }
     client_is_freed("", "blocked", "blocked: services listen on all ports that it probed");
+}
+
+// P5
+#[test]
+fn containers_with_published_ports_may_restart_while_a_client_polls() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    // Docker takes its rules out while a container is down.
+    let publish = "table ip publish { chain c { type nat hook prerouting priority dstnat; tcp dport { 25, 110, 143 } dnat to 10.71.1.2; }; }";
+    for configuration in [AT_DEFAULTS, ""] {
+        let scene = scene();
+        let container = Namespace::new();
+        scene.host.join(&container, "inner0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
+        container.run("ip", &["route", "add", "default", "via", "10.71.1.1"]);
+        scene.host.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
+        scene.host.run("nft", &[publish]);
+        let daemon = Daemon::start(&scene.host, configuration);
+        let services = serve(&container, "10.71.1.2", &MAIL);
+        all_answer(&scene, &MAIL);
+        scene.host.run("nft", &["delete", "table", "ip", "publish"]);
+        drop(services);
+        poll(&scene, &MAIL, Duration::from_secs(3));
+        assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+        scene.host.run("nft", &[publish]);
+        let _services = serve(&container, "10.71.1.2", &MAIL);
+        all_answer(&scene, &MAIL);
+        assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+    }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use portsentry::nft::Expr;
-use portsentry::nft::expr::{MetaKey, PayloadBase, QUEUE_BYPASS, VerdictCode};
+use portsentry::nft::expr::{CtKey, MetaKey, PayloadBase, QUEUE_BYPASS, VerdictCode};
 use portsentry::nft::model::{NFPROTO_IPV4, Op};
 
 /// One expression, in brackets.
@@ -31,7 +31,11 @@ fn content(expr: &Expr) -> String {
             };
             format!("payload load {len}b @ {base} header + {offset} => reg {dreg}")
         }
-        Expr::CtState { dreg } => format!("ct load state => reg {dreg}"),
+        Expr::Ct { key, dreg } => match key {
+            CtKey::State => format!("ct load state => reg {dreg}"),
+            CtKey::Status => format!("ct load status => reg {dreg}"),
+            CtKey::OriginalDport => format!("ct load proto_dst => reg {dreg} , dir original"),
+        },
         Expr::FibType { saddr, dreg } => {
             format!("fib {} type => reg {dreg}", if *saddr { "saddr" } else { "daddr" })
         }

@@ -14,7 +14,7 @@ pub(super) fn expression(out: &mut Writer, expr: &Expr) {
     let name = match expr {
         Expr::Meta { .. } => "meta",
         Expr::Payload { .. } => "payload",
-        Expr::CtState { .. } => "ct",
+        Expr::Ct { .. } => "ct",
         Expr::FibType { .. } => "fib",
         Expr::SocketTransparent { .. } => "socket",
         Expr::Random { .. } => "numgen",
@@ -46,9 +46,12 @@ pub(super) fn expression(out: &mut Writer, expr: &Expr) {
             out.attr_be32(3, *offset);
             out.attr_be32(4, *len);
         }
-        Expr::CtState { dreg } => {
-            out.attr_be32(2, 0); // NFT_CT_STATE
+        Expr::Ct { key, dreg } => {
+            out.attr_be32(2, *key as u32);
             out.attr_be32(1, *dreg);
+            if let Some(direction) = key.direction() {
+                out.attr(3, &[direction]);
+            }
         }
         Expr::FibType { saddr, dreg } => {
             out.attr_be32(3, if *saddr { FIB_SADDR } else { FIB_DADDR });
