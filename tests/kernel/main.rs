@@ -47,3 +47,4 @@ mod slow;
 mod store;
 mod takeover;
 mod unit;
+mod wrong_ports;

@@ -408,6 +408,21 @@ def knock_fast(source, destination):
         connect(source, destination, port, wait=0.01)
 
 
+def patient(source, destination):
+    """A client that tries all ports from argv[5] on side by side, argv[4] times, each for as long as two retransmissions take."""
+    for _ in range(int(sys.argv[4])):
+        tries = []
+        for port in map(int, sys.argv[5:]):
+            one = socket.socket()
+            one.setblocking(False)
+            one.bind((source, 0))
+            one.connect_ex((destination, port))
+            tries.append(one)
+        time.sleep(3.5)
+        for one in tries:
+            one.close()
+
+
 def datagrams(source, destination):
     """A datagram to each port that argv names."""
     for port in map(int, sys.argv[4:]):
