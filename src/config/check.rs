@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use super::diagnostic::Place;
+use super::keys::IPV6_PREFIX;
 use super::reader::Reader;
 use super::values::{Wrong, wrong};
 use super::{
-    Config, Escalate, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction, values, written,
+    Config, Escalate, Ipv6Accounts, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction,
+    values, written,
 };
 
 /// Notes contradictions as findings.
@@ -17,6 +19,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     queues(config, reader);
     observed_decoys(config, reader);
     times(config, reader);
+    ipv6(config, reader);
     never_block(config, reader);
     respond(config, reader);
     paths(config, reader);
@@ -165,6 +168,40 @@ fn times(config: &Config, reader: &mut Reader<'_>) {
             &["block.escalate.memory", "block.timeout"],
             format!("`block.escalate.memory` ({quiet}) is shorter than `block.timeout` ({first}): no block escalates"),
             format!("write more than {first}"),
+        );
+    }
+}
+
+fn ipv6(config: &Config, reader: &mut Reader<'_>) {
+    let (first, then) = ("block.ipv6.first", "block.ipv6.then");
+    if reader.is_given(IPV6_PREFIX) {
+        if reader.is_given(first) || reader.is_given(then) {
+            reader.error(
+                &[IPV6_PREFIX],
+                format!("`{IPV6_PREFIX}` sets `{first}` and `{then}`, which are here too"),
+                format!("remove `{IPV6_PREFIX}`"),
+            );
+        }
+        return;
+    }
+    let Ipv6Accounts { first: bits, then: prefix } = config.block.ipv6;
+    if !reader.is_sound(&[IPV6_PREFIX, first, then]) {
+        return;
+    }
+    if prefix > bits {
+        reader.error(
+            &[then, first],
+            format!("`{then}` ({prefix}) is longer than `{first}` ({bits}): no prefix holds several accounts"),
+            format!("write {then}: {bits} or less"),
+        );
+    } else if prefix < bits && prefix > Ipv6Accounts::THEN_MAX {
+        reader.error(
+            &[then, first],
+            format!(
+                "`{then}` is {prefix}: a prefix of several accounts has {} bits at most",
+                Ipv6Accounts::THEN_MAX
+            ),
+            format!("write {} or less, or {bits} for no such prefixes", Ipv6Accounts::THEN_MAX),
         );
     }
 }

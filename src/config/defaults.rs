@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use super::{
     Admins, Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility,
-    HostsDeny, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit, OwnTable, PortMode,
-    PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
+    HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit, OwnTable,
+    PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
 };
 
 impl Default for Config {
@@ -49,7 +49,8 @@ impl Default for Config {
                     max: Duration::from_secs(7 * 86_400),
                     memory: Duration::from_secs(30 * 86_400),
                 },
-                ipv6_prefix: 64,
+                // A forged address harms no neighbour; a scanner has a /64 to take addresses from.
+                ipv6: Ipv6Accounts { first: 128, then: 64 },
                 unproven: Unproven {
                     action: UnprovenAction::Slow,
                     timeout: Duration::from_secs(60),

@@ -15,7 +15,7 @@ use super::phrases::{describe, quoting};
 use super::reader::Reader;
 use super::tree::{Node, Value};
 use super::values::{self, Wrong};
-use super::{PortSet, written};
+use super::{Ipv6Accounts, PortSet, written};
 
 /// A field that a key sets.
 pub(super) trait Field {
@@ -209,6 +209,18 @@ macro_rules! numbers {
 }
 
 numbers!(u8 u16 u32);
+
+/// One number for both lengths (`block.ipv6_prefix`).
+impl Field for Ipv6Accounts {
+    fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
+        *self = Self::of_one_length(input.number()?);
+        Ok(())
+    }
+
+    fn print(&self) -> String {
+        self.first.print()
+    }
+}
 
 /// A time within the table's bounds; `0` is `None`, if the table allows it.
 impl Field for Option<Duration> {

@@ -146,6 +146,12 @@ const YEAR: Duration = Duration::from_secs(365 * 86_400);
 // is always a probe, and classic advanced mode watched it. It cannot be a login port.
 const WATCHED: Kind = Kind::Ports { min: 0 };
 
+const IPV6_BITS: Kind = number(
+    48,
+    128,
+    "a site gets a /48 to /64, a machine a /64 or less; anything wider blocks strangers",
+);
+
 use Reload::{Live, Restart};
 
 /// A row: the path of a key is that of its field.
@@ -227,15 +233,8 @@ pub const KEYS: &[Key] = &[
         time(MINUTE, YEAR, "what is forgotten within a minute cannot escalate"),
         Live
     ),
-    key!(
-        block.ipv6_prefix,
-        number(
-            48,
-            128,
-            "a site gets a /48 to /64, a machine a /64 or less; anything wider blocks strangers",
-        ),
-        Live
-    ),
+    key!(block.ipv6.first, IPV6_BITS, Live),
+    key!(block.ipv6.then, IPV6_BITS, Live),
     key!(block.unproven.action, Kind::Word(keywords::<UnprovenAction>), Live),
     key!(
         block.unproven.timeout,
@@ -309,6 +308,18 @@ pub const KEYS: &[Key] = &[
     key!(on_exit, Kind::Word(keywords::<OnExit>), Live),
     key!(own_table, Kind::Word(keywords::<OwnTable>), Restart),
 ];
+
+/// The key that sets `block.ipv6.first` and `block.ipv6.then` to one number.
+pub(super) const IPV6_PREFIX: &str = "block.ipv6_prefix";
+
+/// Keys of earlier versions that set the fields of others. They are read, and never printed.
+pub(super) const ALIASES: &[Key] = &[Key {
+    path: IPV6_PREFIX,
+    kind: IPV6_BITS,
+    reload: Live,
+    field: |config| &config.block.ipv6,
+    field_mut: |config| &mut config.block.ipv6,
+}];
 
 #[cfg(test)]
 mod tests {

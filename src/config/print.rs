@@ -60,7 +60,7 @@ mod tests {
         let old = Config::default();
         let mut new = Config { scan_trigger: 9, ..Config::default() };
         new.capture.group = 5;
-        new.block.ipv6_prefix = 56;
+        new.block.ipv6.then = 56;
         assert_eq!(old.needs_restart(&new), [""; 0]);
         new.control.socket = "/run/other.sock".into();
         new.state_dir = "/srv/state".into();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::diagnostic::{Findings, Place, shown};
 use super::field::Input;
-use super::keys::{KEYS, Key};
+use super::keys::{ALIASES, KEYS, Key};
 use super::phrases::describe;
 use super::tree::{Entry, Node, Value};
 use super::values::Wrong;
@@ -116,7 +116,8 @@ impl<'t> Reader<'t> {
                 let rest = key.path.strip_prefix(&path);
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
-            match KEYS.iter().filter(|_| !name.contains('.')).find(at_or_below) {
+            let mut keys = KEYS.iter().chain(ALIASES).filter(|_| !name.contains('.'));
+            match keys.find(at_or_below) {
                 Some(key) if key.path == path => self.value(key, entry, config),
                 Some(_) => self.table(&path, entry, config),
                 None => {

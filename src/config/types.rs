@@ -205,12 +205,38 @@ pub struct Block {
     pub timeout: Option<Duration>,
     /// Longer blocks for repeat offenders.
     pub escalate: Escalate,
-    /// Prefix length by which IPv6 sources are counted and blocked, 48..=128.
-    pub ipv6_prefix: u8,
+    /// How IPv6 sources are counted and blocked.
+    pub ipv6: Ipv6Accounts,
     /// Treatment of unverified sources, whose address may be forged.
     pub unproven: Unproven,
     /// Maximum number of elements.
     pub total: u32,
+}
+
+/// `block.ipv6`: an address first, then its prefix when several addresses in it scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6Accounts {
+    /// Prefix length of an account, bits, 48..=128.
+    pub first: u8,
+    /// Prefix length of the account that several of those share, bits: [`Self::THEN_MAX`] at most,
+    /// or the same as `first`, which means that there are none.
+    pub then: u8,
+}
+
+impl Ipv6Accounts {
+    /// The longest prefix of several accounts, bits: a longer one holds hardly more addresses than
+    /// a host may have.
+    pub const THEN_MAX: u8 = 120;
+
+    /// Every account has this prefix length, bits.
+    pub fn of_one_length(bits: u8) -> Self {
+        Self { first: bits, then: bits }
+    }
+
+    /// The length of the prefixes of several accounts, bits; `None` if there are none.
+    pub fn prefix(self) -> Option<u8> {
+        (self.then < self.first).then_some(self.then)
+    }
 }
 
 /// `block.escalate`.

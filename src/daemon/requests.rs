@@ -105,7 +105,7 @@ impl RequestHandler {
     }
 
     fn placement(&self) -> Placement {
-        Placement::new(self.config().block.ipv6_prefix)
+        Placement::new(self.config().block.ipv6.first)
     }
 
     /// The daemon's status; what is blocked and whether the rules are in place is asked of the
@@ -222,7 +222,7 @@ impl RequestHandler {
         &mut self,
         target: Target,
     ) -> Result<(Option<BlockRow>, Option<Target>), Refusal> {
-        let prefix = self.config().block.ipv6_prefix;
+        let prefix = self.config().block.ipv6.first;
         let source = target.source(prefix);
         if let Place::Host(set, key) = Placement::new(prefix).place(source)
             && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
@@ -253,7 +253,7 @@ impl RequestHandler {
                 "set mode: enforce and reload",
             ));
         }
-        let source = target.source(config.block.ipv6_prefix);
+        let source = target.source(config.block.ipv6.first);
         self.refuse_protected(source)?;
         let timeout = seconds.map_or(config.block.timeout, |seconds| {
             (seconds > 0).then(|| Duration::from_secs(seconds))

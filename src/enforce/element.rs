@@ -37,13 +37,13 @@ impl Place {
 /// so many bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    ipv6_prefix: u8,
+    ipv6_bits: u8,
 }
 
 impl Placement {
-    /// Of rules that look IPv6 sources up by their first `ipv6_prefix` bits.
-    pub fn new(ipv6_prefix: u8) -> Self {
-        Self { ipv6_prefix: ipv6_prefix.min(128) }
+    /// Of rules that look IPv6 sources up by their first `ipv6_bits` bits.
+    pub fn new(ipv6_bits: u8) -> Self {
+        Self { ipv6_bits: ipv6_bits.min(128) }
     }
 
     /// Where the block of a source is.
@@ -52,7 +52,7 @@ impl Placement {
             address @ IpAddr::V4(_) if source.prefix_len() == 32 => {
                 Place::Host(SetId::Blocked4, Key::from(address))
             }
-            address @ IpAddr::V6(_) if source.prefix_len() == self.ipv6_prefix => {
+            address @ IpAddr::V6(_) if source.prefix_len() == self.ipv6_bits => {
                 Place::Host(SetId::Blocked6, Key::from(address))
             }
             _ => Place::Network(Family::of(source).set()),
@@ -80,7 +80,7 @@ impl Placement {
     /// The account that an element of a host set stands for; bits below the prefix, which no rule
     /// ever looks up, are cut off.
     pub fn source(self, key: Key) -> Option<Source> {
-        key.address().map(|address| Source::of(address, self.ipv6_prefix))
+        key.address().map(|address| Source::of(address, self.ipv6_bits))
     }
 }
 

@@ -25,9 +25,10 @@ const FORGIVEN_SINGLY_MAX: usize = 100;
 const INTERVALS_PER_TRANSACTION: usize = 50;
 
 /// What the rules remember of sources: first who is held, then what was counted.
-const REMEMBERED: [SetId; 8] = [
+const REMEMBERED: [SetId; 9] = [
     SetId::Held4,
     SetId::Held6,
+    SetId::HeldNets6,
     SetId::Score4,
     SetId::Score6,
     SetId::Suspect4,
@@ -160,13 +161,15 @@ impl<K: Kernel> Executor<K> {
 
     /// Slows a source that the rules do not slow by themselves.
     fn slow(&mut self, source: Source, timeout: Duration) {
-        let Place::Host(set, key) = self.placement.place(source) else { return };
-        let set = if set == SetId::Blocked4 { SetId::Held4 } else { SetId::Held6 };
-        match self.kernel.add(set, &Element::new(key).timeout(Some(timeout))) {
-            Err(error) if !error.is_exists() => {
-                log::warn!("cannot slow {source}: {}", error_chain(&error));
-            }
-            _ => {}
+        let set = match self.placement.place(source) {
+            Place::Host(SetId::Blocked4, _) => SetId::Held4,
+            Place::Host(..) => SetId::Held6,
+            Place::Network(_) => SetId::HeldNets6,
+        };
+        let element = Element::new(Key::from(source.addr())).timeout(Some(timeout));
+        // The rules do not renew a slowed prefix.
+        if let Err(error) = self.kernel.renew(set, &element) {
+            log::warn!("cannot slow {source}: {}", error_chain(&error));
         }
     }
 
@@ -342,12 +345,14 @@ impl<K: Kernel> Executor<K> {
     }
 
     fn release_from(&mut self, set: SetId, releases: &[Action]) -> Result<(), Error> {
-        let of = |action: &Action| {
-            if let Action::Release { source, forget } = action {
+        let is_prefix = |source: Source| self.placement.is_network(source) && !source.is_single();
+        let of = |action: &Action| match action {
+            Action::Release { source, forget }
+                if (set == SetId::HeldNets6) == is_prefix(*source) =>
+            {
                 remembered(set, *source, forget.as_deref())
-            } else {
-                Vec::new()
             }
+            _ => Vec::new(),
         };
         let elements: Vec<_> = releases.iter().flat_map(of).map(Element::new).collect();
         // It ran out, was never there, or the rules have no reflex.
@@ -361,7 +366,7 @@ impl<K: Kernel> Executor<K> {
 
     /// The rules forget what they counted; who is held stays so until the daemon has decided.
     pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
-        let [_, _, counts @ ..] = &REMEMBERED;
+        let [_, _, _, counts @ ..] = &REMEMBERED;
         self.flush(counts)
     }
 
@@ -413,7 +418,7 @@ fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
     };
     match (set, forget) {
         _ if !is_here => Vec::new(),
-        (SetId::Held4 | SetId::Held6, _)
+        (SetId::Held4 | SetId::Held6 | SetId::HeldNets6, _)
         | (SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6, Some(_)) => {
             vec![Key::from(address)]
         }

@@ -91,8 +91,10 @@ pub(super) fn exempt(ruleset: &Ruleset, list: &AllowList, set: SetId) -> Option<
     if matches!(set, SetId::Spared4 | SetId::Spared6) {
         let prefix = held_prefix(ruleset)?;
         networks.extend(AllowList::always().networks());
-        // Rules that hold by a prefix would hold all of IPv4.
-        networks.extend(nat64());
+        if prefix < 128 {
+            // Rules that hold by a prefix would hold all of IPv4.
+            networks.extend(nat64());
+        }
         networks.iter_mut().for_each(|network| *network = widened(*network, prefix));
     }
     networks.retain(|network| network.addr().is_ipv4() == is_v4);

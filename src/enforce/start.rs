@@ -113,7 +113,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     ) -> Result<Self, Error> {
         let Earlier { table: found, stored } = earlier;
         let InForce { ruleset, policy, never_block, services } = in_force;
-        let placement = Placement::new(policy.ipv6_prefix);
+        let placement = Placement::new(policy.ipv6.first);
         let mut enforcer = Self {
             engine,
             observer,
@@ -134,7 +134,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             stored.unwrap_or_default();
         // The elements of `blocked6` are first addresses: only the rule that masks a source tells
         // what they block.
-        let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6_prefix));
+        let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6.first));
         let present = enforcer.read_present(
             found,
             former,
@@ -166,6 +166,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if !installed.created(SetId::Services) {
             enforcer.seed_services(now);
         }
+        // The engine knows of no slowed prefix yet, and would take an address in it for one that is
+        // slowed itself.
+        enforcer.executor.flush(&[SetId::HeldNets6])?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.engine.set_services(now, enforcer.services.open.clone());
         enforcer.perform(now);
@@ -204,8 +207,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// A block that leaves out parts of itself and would be one element, which cannot, if IPv6
     /// accounts had this length: that configuration cannot be put in force.
-    pub fn would_lose_exemptions(&self, ipv6_prefix: u8) -> Option<Source> {
-        let placement = Placement::new(ipv6_prefix);
+    pub fn would_lose_exemptions(&self, ipv6_bits: u8) -> Option<Source> {
+        let placement = Placement::new(ipv6_bits);
         self.engine
             .blocks()
             .find(|block| !block.exempt.is_empty() && !placement.is_network(block.source))
@@ -218,7 +221,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// The kernel's words; nothing has changed then.
     pub fn reconfigure(&mut self, now: MonoTime, in_force: InForce) -> Result<Installed, Error> {
         let InForce { ruleset, policy, never_block, services } = in_force;
-        let placement = Placement::new(policy.ipv6_prefix);
+        let placement = Placement::new(policy.ipv6.first);
         let refill = refill(self.executor.placement, placement);
         let before = (
             std::mem::replace(&mut self.ruleset, ruleset),
@@ -510,7 +513,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         warn(summary.total, "that were in force or stored are lifted: block.total allows no more");
         warn(
             summary.normalised,
-            "had bits below block.ipv6_prefix, which no rule looks up: they are blocks of the whole prefix now",
+            "had bits below block.ipv6.first, which no rule looks up: they are blocks of the whole prefix now",
         );
     }
 }
@@ -557,11 +560,11 @@ fn refill(before: Placement, after: Placement) -> &'static [SetId] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Ipv6Accounts};
 
     fn prefix_in(bits: u8) -> Option<u8> {
         let mut config = Config::default();
-        config.block.ipv6_prefix = bits;
+        config.block.ipv6 = Ipv6Accounts::of_one_length(bits);
         let ruleset = crate::ruleset::for_config(&config, 32768..=60999);
         let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
         rules.map(crate::nft::lower::lower).find_map(|expressions| prefix_of(&expressions))

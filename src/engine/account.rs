@@ -6,8 +6,8 @@ use crate::probe::{Port, Probe, ScanKind, Transport};
 /// A touched port with time and kind, in eight bytes.
 ///
 /// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that only an empty slot is
-/// zero), 22 ambiguous, 23 the ledger's mark, 24..64 milliseconds. The time saturates 34 years
-/// after the clock's zero.
+/// zero), 22 ambiguous, 23 the ledger's mark, 24 counted for the prefix too, 25..64 milliseconds.
+/// The time saturates 17 years after the clock's zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Touch(u64);
 
@@ -17,10 +17,11 @@ const CONNECT: u64 = (ScanKind::Connect as u64 + 1) << 18;
 const REPLY: u64 = (ScanKind::Reply as u64 + 1) << 18;
 const AMBIGUOUS: u64 = 1 << 22;
 const MARK: u64 = 1 << 23;
-const TIME_SHIFT: u32 = 24;
-const TIME_MAX: u64 = (1 << 40) - 1;
+const SHARED: u64 = 1 << 24;
+const TIME_SHIFT: u32 = 25;
+const TIME_MAX: u64 = (1 << 39) - 1;
 
-/// A time in milliseconds, limited to a touch's forty bits.
+/// A time in milliseconds, limited to a touch's 39 bits.
 pub(super) fn clock(now: MonoTime) -> u64 {
     now.millis().min(TIME_MAX)
 }
@@ -76,6 +77,15 @@ impl Touch {
         self.0 & MARK != 0
     }
 
+    /// The touch, counted for the prefix of its source too.
+    pub(super) fn shared(self) -> Self {
+        Self(self.0 | SHARED)
+    }
+
+    pub(super) fn is_shared(self) -> bool {
+        self.0 & SHARED != 0
+    }
+
     pub(super) fn time(self) -> u64 {
         self.0 >> TIME_SHIFT
     }
@@ -125,7 +135,12 @@ impl Touch {
     /// The stronger of two touches of one port, or the later of equal ones. So an out-of-state ACK
     /// does not extend the evidence of a SYN, nor a spoofed SYN that of a handshake.
     pub(super) fn stronger(self, later: Self) -> Self {
-        if later.strength() >= self.strength() { later } else { self }
+        if later.strength() >= self.strength() { Self(later.0 | self.0 & SHARED) } else { self }
+    }
+
+    /// Whether `later`, of the same port, is no stronger evidence.
+    pub(super) fn outweighs(self, later: Self) -> bool {
+        self.strength() >= later.strength()
     }
 }
 
@@ -217,6 +232,11 @@ impl Tally {
             tally.logged_connect += u16::from(!counts && touch.is_connect());
         }
         tally
+    }
+
+    /// Distinct ports counting toward a block.
+    pub(super) fn counting(self) -> u16 {
+        self.plain + self.ambiguous
     }
 
     /// Enough for a block.

@@ -98,8 +98,7 @@ impl Engine {
     /// Puts another configuration in force. Accounts and blocks stay; blocks of addresses that are
     /// never-block now are lifted.
     ///
-    /// When `block.ipv6_prefix` changes, each block keeps its network; accounts of the old length
-    /// are forgotten.
+    /// When `block.ipv6` changes, each block keeps its network; IPv6 accounts are forgotten.
     pub fn reconfigure(&mut self, now: MonoTime, policy: Policy) {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);

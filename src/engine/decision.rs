@@ -1,7 +1,7 @@
 //! Decides from a source's evidence and the policy whether to wait, report or block.
 
 use super::account::Tally;
-use super::policy::Policy;
+use super::policy::{Policy, Triggers};
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
 use crate::probe::{ScanKind, Transport};
 
@@ -25,7 +25,8 @@ pub enum NotBlocked {
     UnprovenReport,
     /// `block.unproven.action: slow`: the source is slowed.
     Slowed,
-    /// `block.unproven.action: slow`, but the rules cannot slow one host behind a NAT64 translator.
+    /// `block.unproven.action: slow`, but with `block.ipv6.first` below 128 the rules cannot slow one
+    /// host behind a NAT64 translator.
     Nat64,
     /// `block.unproven.per_minute` is used up.
     PerMinute,
@@ -108,14 +109,14 @@ pub(super) enum Decision {
     },
 }
 
-/// Decides on a probe that `tally` includes already.
+/// Decides on a probe that `tally` includes already; the triggers are those of the account.
 pub(super) fn decide(
     policy: &Policy,
+    Triggers { scan: trigger, proof }: Triggers,
     tally: Tally,
     scan: ScanKind,
     transport: Transport,
 ) -> Decision {
-    let trigger = policy.trigger();
     // A probe of a transport that is only logged must not trigger a block with older TCP evidence:
     // those TCP probes had their decision.
     let is_logged_only = policy.action(transport) != ProtocolAction::Block;
@@ -136,7 +137,7 @@ pub(super) fn decide(
     if policy.mode == Mode::Observe {
         return Decision::Report(NotBlocked::Observe);
     }
-    if tally.proven(trigger) {
+    if tally.proven(proof) {
         return Decision::Block { proven: true };
     }
     match policy.unproven.action {
@@ -150,6 +151,11 @@ pub(super) fn decide(
 mod tests {
     use super::*;
     use crate::config::Config;
+
+    fn decide(policy: &Policy, tally: Tally, scan: ScanKind, transport: Transport) -> Decision {
+        let host = policy.account([192, 0, 2, 1].into());
+        super::decide(policy, policy.triggers_of(host), tally, scan, transport)
+    }
 
     fn blocking() -> Policy {
         let mut policy = Policy::from_config(&Config::default());

@@ -6,8 +6,23 @@ use std::time::Duration;
 use super::account::Counted;
 use super::ledger::{CAPACITY, Shape, TRIGGER_MAX};
 use super::{AllowList, NotBlocked, Source};
-use crate::config::{Config, Escalate, Mode, ProtocolAction, Unproven, UnprovenAction};
+use crate::config::{
+    Config, Escalate, Ipv6Accounts, Mode, ProtocolAction, Unproven, UnprovenAction,
+};
 use crate::probe::Transport;
+
+/// The lowest number of decoys that a prefix may complete handshakes with, without a proof: some
+/// hosts with a wrong port each are no scanner.
+const PREFIX_HANDSHAKES: u16 = 5;
+
+/// Numbers of distinct ports that an account may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Triggers {
+    /// Without a reaction.
+    pub(super) scan: u16,
+    /// With completed handshakes, and without a proof.
+    pub(super) proof: u16,
+}
 
 /// The engine's part of the configuration. Fields are named like the keys.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,8 +41,8 @@ pub struct Policy {
     pub timeout: Option<Duration>,
     /// How further blocks of a proven source become longer.
     pub escalate: Escalate,
-    /// Prefix length by which IPv6 sources are counted and blocked, bits.
-    pub ipv6_prefix: u8,
+    /// How IPv6 sources are counted and blocked.
+    pub ipv6: Ipv6Accounts,
     /// How to treat sources whose address may be spoofed.
     pub unproven: Unproven,
     /// Maximum number of blocks.
@@ -51,7 +66,7 @@ impl Policy {
             scan_window: config.scan_window,
             timeout: config.block.timeout,
             escalate: config.block.escalate.clone(),
-            ipv6_prefix: config.block.ipv6_prefix,
+            ipv6: config.block.ipv6,
             unproven: config.block.unproven.clone(),
             total: config.block.total,
             allow: config.allow.iter().copied().collect(),
@@ -60,15 +75,54 @@ impl Policy {
         }
     }
 
-    /// The account that an address belongs to.
+    /// The account that an address belongs to first.
     pub fn account(&self, address: IpAddr) -> Source {
-        Source::of(address, self.ipv6_prefix)
+        Source::of(address, self.ipv6.first)
     }
 
-    /// Whether a source is an account: an IPv4 or NAT64 address, or an IPv6 prefix of the configured
+    /// The account that it shares with its neighbours; `None` if there is none.
+    pub fn prefix(&self, address: IpAddr) -> Option<Source> {
+        if address.is_ipv4() {
+            return None;
+        }
+        Source::of(address, self.ipv6.prefix()?).to_prefix()
+    }
+
+    /// The accounts that an address belongs to, the first one first.
+    pub fn accounts(&self, address: IpAddr) -> impl Iterator<Item = Source> + use<> {
+        std::iter::once(self.account(address)).chain(self.prefix(address))
+    }
+
+    /// Whether a source is an account: an IPv4 or NAT64 address, or an IPv6 prefix of a configured
     /// length.
     pub fn is_account(&self, source: Source) -> bool {
-        self.account(source.addr()) == source
+        self.accounts(source.addr()).any(|account| account == source)
+    }
+
+    /// Whether the rules can slow a single host behind a NAT64 translator.
+    pub(super) fn slows_nat64(&self) -> bool {
+        self.ipv6.first == 128
+    }
+
+    /// The triggers of an account.
+    pub(super) fn triggers_of(&self, account: Source) -> Triggers {
+        if self.prefix(account.addr()) == Some(account) {
+            let scan = self.prefix_trigger();
+            Triggers { scan, proof: scan.max(PREFIX_HANDSHAKES) }
+        } else {
+            Triggers { scan: self.trigger(), proof: self.trigger() }
+        }
+    }
+
+    /// The trigger of a prefix, which leaves room for [`Self::prefix_share`].
+    pub(super) fn prefix_trigger(&self) -> u16 {
+        self.trigger().max(2)
+    }
+
+    /// The ports of one account that count for its prefix: two accounts, with half of the trigger
+    /// each, never pass it together, and a forged address alone never does.
+    pub(super) fn prefix_share(&self) -> u16 {
+        self.prefix_trigger() / 2
     }
 
     /// Whether unproven sources are slowed.
@@ -84,12 +138,7 @@ impl Policy {
     pub(super) fn shape(&self) -> Shape {
         // A window of zero would forget every port at once.
         let window = u64::try_from(self.scan_window.as_millis()).unwrap_or(u64::MAX).max(1);
-        Shape {
-            capacity: self.capacity,
-            trigger: self.trigger(),
-            window,
-            ipv6_prefix: self.ipv6_prefix,
-        }
+        Shape { capacity: self.capacity, trigger: self.trigger(), window, ipv6: self.ipv6 }
     }
 
     pub(super) fn action(&self, transport: Transport) -> ProtocolAction {

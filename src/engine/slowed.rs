@@ -32,6 +32,10 @@ const ANSWERED: i32 = -5 * 64;
 /// Evidence for a proof, in bits: a source that does not see our answers gets this far with a
 /// probability of 2^-16.
 const BITS: i32 = 16;
+/// Ports of an address whose retransmissions count for its prefix: a prefix is proven by four of its
+/// addresses at least.
+pub(super) const PREFIX_SHARE: u16 = 5;
+const _: () = assert!(BITS > PREFIX_SHARE as i32 * 3);
 /// While many are slowed: the more sources try, the rarer each may succeed.
 const BITS_IN_FLOOD: i32 = 24;
 /// Slowed sources that are many.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 /// An address with its prefix length; the host bits are zero. Ports are counted per IPv4 address or
-/// per IPv6 prefix of `block.ipv6_prefix` bits (an account); a block may cover any network.
+/// per IPv6 prefix of `block.ipv6` (an account); a block may cover any network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
     addr: IpAddr,
@@ -30,21 +30,26 @@ fn is_nat64(address: Ipv6Addr) -> bool {
 
 impl Source {
     /// The account that `address` belongs to: the address for IPv4, IPv4-mapped and NAT64 addresses,
-    /// the prefix of `ipv6_prefix` bits (at most 128) for other IPv6 addresses.
+    /// the prefix of `ipv6_bits` bits (at most 128) for other IPv6 addresses.
     // Inlined: it must not pass through memory, from where the bytes of an IPv4 address could not be
     // read together before every earlier packet's accesses are over.
     #[inline]
-    pub fn of(address: IpAddr, ipv6_prefix: u8) -> Self {
+    pub fn of(address: IpAddr, ipv6_bits: u8) -> Self {
         match address.to_canonical() {
             addr @ IpAddr::V4(_) => Self { addr, prefix_len: 32 },
             IpAddr::V6(address) => {
-                let prefix_len = if is_nat64(address) { 128 } else { ipv6_prefix.min(128) };
+                let prefix_len = if is_nat64(address) { 128 } else { ipv6_bits.min(128) };
                 Self {
                     addr: IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask(prefix_len))),
                     prefix_len,
                 }
             }
         }
+    }
+
+    /// The source, if it is an IPv6 prefix and no single host.
+    pub(super) fn to_prefix(self) -> Option<Self> {
+        (self.addr.is_ipv6() && !self.is_single()).then_some(self)
     }
 
     /// The smallest source with this first address: sources sort by address, wider before narrower.

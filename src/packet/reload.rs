@@ -20,10 +20,10 @@ impl PacketThread {
                 "block.total is {total}, and {blocks} blocks are in force; set it to {blocks} or more, or lift some first (portsentryctl unblock)"
             ));
         }
-        let prefix = setup.config.block.ipv6_prefix;
+        let prefix = setup.config.block.ipv6.first;
         if let Some(source) = self.enforcer.would_lose_exemptions(prefix) {
             return Err(format!(
-                "block.ipv6_prefix is {prefix}, and the block of {source} leaves out parts of it, which the block of one source cannot; lift it first \
+                "block.ipv6.first is {prefix}, and the block of {source} leaves out parts of it, which the block of one source cannot; lift it first \
                  (portsentryctl unblock {source})"
             ));
         }
@@ -57,7 +57,7 @@ impl PacketThread {
             ));
         }
         let buckets =
-            |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6_prefix);
+            |config: &Config| (config.scan_trigger, config.scan_window, config.block.ipv6);
         self.reflex_changed(before, &installed, buckets(&config) != buckets(&self.config));
         self.change_queue(now, queue, &config);
         if let Some(listener) = listener {

@@ -7,7 +7,7 @@ use crate::nft::model::{Rule, Selector, Statement};
 /// The selectors and sets of one IP version.
 #[derive(Clone, Copy)]
 pub(super) struct Family {
-    /// An account: the address, or the IPv6 prefix.
+    /// What is counted and slowed: the address, or the IPv6 prefix.
     pub(super) source: Selector,
     pub(super) address: Selector,
     pub(super) destination: Selector,
@@ -27,7 +27,7 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Both; `prefix`: the bits of an IPv6 account.
+    /// Both; `prefix`: the bits of an IPv6 source.
     pub(super) fn both(prefix: u8) -> [Self; 2] {
         [
             Self {
@@ -67,6 +67,12 @@ impl Family {
         ]
     }
 
+    /// IPv6 prefixes of `bits` bits, each slowed as a whole.
+    pub(super) fn prefixes(bits: u8) -> Self {
+        let [_, addresses] = Self::both(bits);
+        Self { held: SetId::HeldNets6, ..addresses }
+    }
+
     /// A port of a source.
     pub(super) fn port(self) -> Vec<Selector> {
         vec![self.source, Selector::L4Proto, Selector::ThDport]
@@ -78,12 +84,12 @@ impl Family {
     }
 }
 
-/// A rule for each version of IP; the first has the reason.
+/// A rule for each; the first has the reason.
 pub(super) fn each(
-    prefix: u8,
+    families: impl IntoIterator<Item = Family>,
     why: &'static str,
     statements: impl Fn(Family) -> Vec<Statement>,
 ) -> Vec<Rule> {
-    let whys = [why, ""].into_iter();
-    whys.zip(Family::both(prefix)).map(|(why, family)| rule(why, statements(family))).collect()
+    let whys = std::iter::once(why).chain(std::iter::repeat(""));
+    whys.zip(families).map(|(why, family)| rule(why, statements(family))).collect()
 }

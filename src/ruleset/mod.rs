@@ -17,7 +17,7 @@ mod statements;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{ClosedPorts, Config, Mode, PortSet, ProtocolAction};
+use crate::config::{ClosedPorts, Config, Ipv6Accounts, Mode, PortSet, ProtocolAction};
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
@@ -134,8 +134,8 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn sets(&self) -> Vec<Set> {
         let blocked = |id: SetId, comment| {
-            // Networks are blocked by commands only, so only hosts need a bound. A size of 0 would
-            // be no bound.
+            // Networks are cut into pieces; the engine bounds the blocks. A size of 0 would be no
+            // bound.
             Set {
                 size: (!id.is_interval()).then_some(self.config.block.total.max(1)),
                 timeouts: true,
@@ -164,9 +164,9 @@ impl Builder<'_> {
         };
         let mut sets = vec![
             blocked(SetId::Blocked4, "blocked hosts"),
-            blocked(SetId::Blocked6, "blocked prefixes, by their first address"),
+            blocked(SetId::Blocked6, "blocked hosts"),
             blocked(SetId::BlockedNets4, "networks blocked manually"),
-            blocked(SetId::BlockedNets6, "networks blocked manually"),
+            blocked(SetId::BlockedNets6, "blocked prefixes, and networks blocked manually"),
             allowed(SetId::Allowed4, allowed4),
             allowed(SetId::Allowed6, allowed6),
         ];
@@ -222,12 +222,13 @@ impl Builder<'_> {
         sets
     }
 
-    /// The selector of a source, and its set of suspects, for IPv4 and IPv6.
-    fn suspects(&self) -> [(Selector, SetId); 2] {
-        [
-            (Selector::Ip4Saddr, SetId::Suspect4),
-            (Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix), SetId::Suspect6),
-        ]
+    /// The selectors of a source, and its sets of suspects, for IPv4 and IPv6. The neighbours of a
+    /// suspect wait too: it may be one of several addresses that scan.
+    fn suspects(&self) -> impl Iterator<Item = (Selector, SetId)> {
+        let Ipv6Accounts { first, .. } = self.config.block.ipv6;
+        let ip6 = [Some(first), self.config.block.ipv6.prefix()].into_iter().flatten();
+        let ip6 = ip6.map(|bits| (Selector::Ip6SaddrPrefix(bits), SetId::Suspect6));
+        std::iter::once((Selector::Ip4Saddr, SetId::Suspect4)).chain(ip6)
     }
 
     /// Whether any port is watched.
@@ -272,7 +273,7 @@ impl Builder<'_> {
         // rule looks them up.
         let mut rules = Vec::new();
         if self.config.mode == Mode::Enforce {
-            let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6_prefix);
+            let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6.first);
             let (ip4, ip6) = (Selector::Ip4Saddr, Selector::Ip6Saddr);
             let gate = |why, selector, blocked, address, allowed| {
                 // Looked up only after a hit, so that ordinary traffic costs nothing more.
@@ -407,8 +408,8 @@ impl Builder<'_> {
     fn queued_probe(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         if self.config.queues_connections() {
-            let whys = ["from this packet on, so that no later connection overtakes it", ""];
-            rules.extend(self.suspects().into_iter().zip(whys).map(|((source, set), why)| {
+            let whys = ["from this packet on, so that no later connection overtakes it", "", ""];
+            rules.extend(self.suspects().zip(whys).map(|((source, set), why)| {
                 // A longer timeout that the reflex has set stays.
                 let put = if self.reflex.is_some() {
                     let timeout = Some(SUSPECT_MEMORY);
@@ -455,8 +456,9 @@ impl Builder<'_> {
             let whys = [
                 "a suspect's new connection waits until its probes are evaluated; other sources never wait; without the daemon none waits",
                 "",
+                "",
             ];
-            rules.extend(self.suspects().into_iter().zip(whys).map(|((source, set), why)| {
+            rules.extend(self.suspects().zip(whys).map(|((source, set), why)| {
                 rule(why, [opens(), is_in(source, set), queue.clone()])
             }));
         }

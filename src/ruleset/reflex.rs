@@ -7,7 +7,8 @@
 //! What is counted. `seen` has the ports that a source probed within the window, so that each
 //! counts once; `score` has a token bucket for each source, from which every new port takes a
 //! token; `suspect` has the sources that were counted. No rule ever looks up `score`: a lookup
-//! evaluates the bucket and would spend a token. IPv6 sources are prefixes, as everywhere.
+//! evaluates the bucket and would spend a token. IPv6 sources are accounts of `block.ipv6.first`
+//! bits; prefixes of several are left to the daemon.
 //!
 //! What the bucket approximates. It has as many tokens as ports may be probed without reaction, and
 //! regains that many within a window. A source that probes one port more within much less than a
@@ -203,7 +204,7 @@ impl Reflex {
             window: u64::try_from(config.scan_window.as_millis().div_ceil(1000))
                 .unwrap_or(u64::MAX)
                 .max(1),
-            prefix: config.block.ipv6_prefix,
+            prefix: config.block.ipv6.first,
             hold: if config.slows() {
                 config.block.unproven.timeout
             } else {
@@ -218,7 +219,7 @@ impl Reflex {
     }
 
     fn each(&self, why: &'static str, statements: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
-        each(self.prefix, why, statements)
+        each(Family::both(self.prefix), why, statements)
     }
 
     /// At trigger 0 nothing is counted: the first port exceeds it.

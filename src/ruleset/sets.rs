@@ -10,11 +10,11 @@ pub const SCHEMA: Schema = Schema { table: Table { name: "portsentry" }, sets: &
 pub enum SetId {
     /// Blocked IPv4 hosts.
     Blocked4,
-    /// Blocked IPv6 prefixes of `block.ipv6_prefix` bits, by their first address.
+    /// Blocked IPv6 hosts: sources of `block.ipv6.first` bits, by their first address.
     Blocked6,
     /// Blocked IPv4 networks.
     BlockedNets4,
-    /// Blocked IPv6 networks.
+    /// Blocked IPv6 networks, prefixes of several addresses that scanned among them.
     BlockedNets6,
     /// IPv4 networks that are never blocked.
     Allowed4,
@@ -32,26 +32,27 @@ pub enum SetId {
     Services,
     /// (IPv4 source, protocol, port) that was probed lately: a port counts once.
     Seen4,
-    /// The same for IPv6 prefixes, by their first address.
+    /// The same for IPv6 sources of `block.ipv6.first` bits, by their first address.
     Seen6,
     /// How many distinct ports a source probed. Its elements carry a limit: a lookup would spend a
     /// token of it, so no rule looks here.
     Score4,
-    /// The same for IPv6 prefixes.
+    /// The same for IPv6.
     Score6,
     /// Sources that probed a closed port lately.
     Suspect4,
-    /// The same for IPv6 prefixes.
+    /// The same for IPv6.
     Suspect6,
     /// Sources that are held until the daemon has decided, or the timeout ends.
     Held4,
-    /// The same for IPv6 prefixes.
+    /// The same for IPv6.
     Held6,
+    /// Slowed IPv6 prefixes of `block.ipv6.then` bits, by their first address.
+    HeldNets6,
     /// IPv4 networks that are logged and never held: those exempt without being on the
     /// administrator's list.
     Spared4,
-    /// IPv6 prefixes that are logged and never held: those that contain an address which is never
-    /// blocked.
+    /// The same for IPv6: sources that contain an address which is never blocked.
     Spared6,
     /// A slowed IPv4 source's connection (source, destination, ports) whose SYN came a moment ago.
     Young4,
@@ -77,7 +78,7 @@ pub enum SetId {
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::BlockedNets4,
@@ -97,6 +98,7 @@ impl SetId {
         Self::Suspect6,
         Self::Held4,
         Self::Held6,
+        Self::HeldNets6,
         Self::Spared4,
         Self::Spared6,
         Self::Young4,
@@ -140,6 +142,7 @@ impl SetId {
             Self::Suspect6 => SetSpec::new("suspect6", IP6).transient(),
             Self::Held4 => SetSpec::new("held4", IP4).transient(),
             Self::Held6 => SetSpec::new("held6", IP6).transient(),
+            Self::HeldNets6 => SetSpec::new("held_nets6", IP6).transient(),
             Self::Spared4 => SetSpec::new("spared4", IP4).interval(),
             Self::Spared6 => SetSpec::new("spared6", IP6).interval(),
             Self::Young4 => SetSpec::new("young4", CONNECTION4).transient(),

@@ -20,6 +20,7 @@ use super::sets::SetId;
 use super::statements::{
     back, chain, drop, goto, is, is_in, is_not_in, is_protocol, log, opens, rule, update,
 };
+use crate::config::Ipv6Accounts;
 use crate::nft::model::{Chain, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
 
 /// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
@@ -67,7 +68,14 @@ const AGAIN_BURST: u32 = 4000;
 
 impl Builder<'_> {
     fn each(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
-        each(self.config.block.ipv6_prefix, why, of)
+        each(Family::both(self.config.block.ipv6.first), why, of)
+    }
+
+    /// A rule for each kind of source that is slowed.
+    fn each_slowed(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
+        let Ipv6Accounts { first, .. } = self.config.block.ipv6;
+        let prefixes = self.config.block.ipv6.prefix().map(Family::prefixes);
+        each(Family::both(first).into_iter().chain(prefixes), why, of)
     }
 
     pub(super) fn slow_sets(&self) -> Vec<Set> {
@@ -77,6 +85,10 @@ impl Builder<'_> {
             comment: Some(comment),
             ..Set::plain(id, Owner::Rules)
         };
+        let prefixes = self.config.block.ipv6.prefix().map(|_| Set {
+            owner: Owner::Daemon,
+            ..set(SetId::HeldNets6, "slowed prefixes of several addresses that scan")
+        });
         Family::both(128)
             .into_iter()
             .flat_map(|family| {
@@ -91,13 +103,14 @@ impl Builder<'_> {
                     set(family.paced, "packets of slowed sources; never looked up"),
                 ]
             })
+            .chain(prefixes)
             .collect()
     }
 
     /// For `open`: what a slowed source sends to a service.
     pub(super) fn slow_services(&self) -> Vec<Rule> {
         let mut rules = self.slow_connections("a slowed source's new connection");
-        rules.extend(self.each("datagrams of a slowed source, at a low rate", |family| {
+        rules.extend(self.each_slowed("datagrams of a slowed source, at a low rate", |family| {
             let mut statements =
                 vec![is_protocol(protocol::UDP), is_in(family.source, family.held)];
             statements.extend(paced(family));
@@ -107,7 +120,7 @@ impl Builder<'_> {
     }
 
     fn slow_connections(&self, why: &'static str) -> Vec<Rule> {
-        self.each(why, |family| {
+        self.each_slowed(why, |family| {
             vec![
                 opens(),
                 is_in(family.source, family.held),
@@ -119,7 +132,7 @@ impl Builder<'_> {
 
     /// For `watch`: echo requests of a slowed source.
     pub(super) fn slow_echo(&self) -> Vec<Rule> {
-        self.each("echo requests of a slowed source, at a low rate", |family| {
+        self.each_slowed("echo requests of a slowed source, at a low rate", |family| {
             let (number, kind) = family.echo_request;
             let mut statements = vec![
                 is_protocol(number),
@@ -134,7 +147,7 @@ impl Builder<'_> {
 
     /// For the chains that classify probes: where those of slowed sources go.
     pub(super) fn slow_probes(&self, to: &'static str) -> Vec<Rule> {
-        self.each("a slowed source", |family| {
+        self.each_slowed("a slowed source", |family| {
             vec![
                 is_in(family.source, family.held),
                 is_not_in(family.address, family.spared),
@@ -212,8 +225,14 @@ impl Builder<'_> {
             rule("", [goto(SLOW_SILENT)]),
         ];
 
+        // An address of a slowed prefix is not slowed by itself, and must not renew its prefix: the
+        // daemon does.
+        let has_prefixes = self.config.block.ipv6.prefix().is_some();
         let renewed = self.each("slowed for as long as it continues", |family| {
-            vec![update(family.held, family.source, memory)]
+            let is_held = is_in(family.source, family.held);
+            let is_known = !has_prefixes || family.held == SetId::Held4;
+            let update = update(family.held, family.source, memory);
+            if is_known { vec![update] } else { vec![is_held, update] }
         });
         let mut datagram = renewed.clone();
         datagram.push(rule("", [goto(SLOW_SILENT)]));

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Admins, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny, KEYS,
-    Keyword, Log, NeverBlock, PortMode, PortSet, Protocol, ProtocolAction, Refused, Respond,
-    Severity, Unproven,
+    self, Admins, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny,
+    Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol, ProtocolAction,
+    Refused, Respond, Severity, Unproven,
 };
 use proptest::prelude::*;
 
@@ -200,6 +200,17 @@ fn an_empty_path_switches_a_file_off() {
 }
 
 #[test]
+fn ipv6_prefix_of_earlier_versions_sets_both_lengths() {
+    let ipv6 = |text: &str| config::parse(text, "x").unwrap().config.block.ipv6;
+    assert_eq!(ipv6("block: { ipv6_prefix: 56 }\n"), Ipv6Accounts::of_one_length(56));
+    assert_eq!(ipv6("block: { ipv6: { then: 56 } }\n"), Ipv6Accounts { first: 128, then: 56 });
+    // It is not printed.
+    let printed = config::parse("block: { ipv6_prefix: 56 }\n", "x").unwrap().config.to_yaml();
+    assert!(!printed.contains("ipv6_prefix"), "{printed}");
+    assert_eq!(ipv6(&printed), Ipv6Accounts::of_one_length(56));
+}
+
+#[test]
 fn a_port_list_can_be_used_twice() {
     let config =
         config::parse("tcp:\n  ports: &p [1, 2, 79]\nudp:\n  ports: *p\n", "x").unwrap().config;
@@ -353,21 +364,27 @@ fn block() -> impl Strategy<Value = Block> {
         millis(60, 365 * 86_400),
         millis(1, 3600),
     );
-    (times, 1u32..=100, 48u8..=128, word_of(), 1u32..=100_000, 1u32..=10_000_000).prop_map(
-        |((timeout, max, memory, unproven), factor, ipv6_prefix, action, per_minute, total)| {
-            Block {
-                timeout,
-                escalate: Escalate { factor, max, memory },
-                ipv6_prefix,
-                unproven: Unproven {
-                    action,
-                    timeout: timeout.map_or(unproven, |timeout| unproven.min(timeout)),
-                    per_minute,
-                },
-                total,
-            }
+    (times, 1u32..=100, ipv6(), word_of(), 1u32..=100_000, 1u32..=10_000_000).prop_map(
+        |((timeout, max, memory, unproven), factor, ipv6, action, per_minute, total)| Block {
+            timeout,
+            escalate: Escalate { factor, max, memory },
+            ipv6,
+            unproven: Unproven {
+                action,
+                timeout: timeout.map_or(unproven, |timeout| unproven.min(timeout)),
+                per_minute,
+            },
+            total,
         },
     )
+}
+
+fn ipv6() -> impl Strategy<Value = Ipv6Accounts> {
+    prop_oneof![
+        (48u8..=128).prop_map(Ipv6Accounts::of_one_length),
+        (48u8..=Ipv6Accounts::THEN_MAX, 1u8..=80)
+            .prop_map(|(then, longer)| Ipv6Accounts { first: (then + longer).min(128), then }),
+    ]
 }
 
 fn networks() -> impl Strategy<Value = Vec<ipnet::IpNet>> {

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::{Config, OwnTable};
+use portsentry::config::{Config, Ipv6Accounts, OwnTable};
 use portsentry::enforce::{
     Author, BlockError, Change, Drift, Dump, Earlier, Enforcer, Hold, InForce, Kernel, News,
     Observer, Services, Wanted,
@@ -782,7 +782,7 @@ impl World {
 
     fn config(&self) -> (Ruleset, Policy) {
         let mut config = Config::default();
-        config.block.ipv6_prefix = self.prefix;
+        config.block.ipv6 = Ipv6Accounts { first: self.prefix, then: self.prefix.min(64) };
         config.block.total = self.total;
         let ruleset = for_config(&config, 32768..=60999);
         let mut policy = Policy::from_config(&config);

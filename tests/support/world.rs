@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::{Config, Mode, ProtocolAction};
+use portsentry::config::{Config, Ipv6Accounts, Mode, ProtocolAction};
 use portsentry::engine::{
     Action, AllowList, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source,
 };
@@ -55,24 +55,24 @@ fn address(n: usize) -> IpAddr {
         5 => IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9)),
         6 => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 6)),
         7 => IpAddr::V6(Ipv4Addr::new(203, 0, 113, 1).to_ipv6_mapped()),
-        n => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, n as u16 / 2, 0, 0, 0, n as u16)),
+        n => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, n as u16 / 3, 0, 0, 0, n as u16)),
     }
 }
 
-fn source(n: usize, ipv6_prefix: u8) -> Source {
+fn source(n: usize, ipv6_bits: u8) -> Source {
     let network = |text: &str| Source::from(text.parse::<IpNet>().unwrap());
     match n {
         12 => network("203.0.113.0/29"),
         13 => network("0.0.0.0/0"),
         14 => network("2001:db8::/32"),
         15 => network("198.51.100.9/24"),
-        n => Source::of(address(n), ipv6_prefix),
+        n => Source::of(address(n), ipv6_bits),
     }
 }
 
 /// Any combination of four small lists.
 fn list(bits: u8) -> AllowList {
-    let networks = ["203.0.113.2/32", "203.0.113.3/32", "2001:db8:0:4::9/128", "198.51.100.0/25"];
+    let networks = ["203.0.113.2/32", "203.0.113.3/32", "2001:db8:0:3::9/128", "198.51.100.0/25"];
     networks
         .iter()
         .enumerate()
@@ -95,7 +95,11 @@ fn policy(variant: u8) -> Policy {
     policy.scan_trigger = u16::from(variant >> 1 & 1) * 2;
     policy.udp = if variant >> 2 & 1 == 1 { ProtocolAction::Block } else { ProtocolAction::Log };
     policy.mode = if variant >> 3 & 7 == 7 { Mode::Observe } else { Mode::Enforce };
-    policy.ipv6_prefix = if variant >> 3 & 7 == 6 { 128 } else { 64 };
+    policy.ipv6 = match variant >> 3 & 7 {
+        4 => Ipv6Accounts { first: 128, then: 64 },
+        6 => Ipv6Accounts::of_one_length(128),
+        _ => Ipv6Accounts::of_one_length(64),
+    };
     policy.unproven.action = portsentry::config::UnprovenAction::Block;
     policy.unproven.per_minute = 20;
     policy
@@ -153,14 +157,18 @@ impl World {
     /// A held source is released at once, unless it is blocked, or its block is in flight or was
     /// refused.
     fn check_hold(&self, address: IpAddr, actions: &[Action]) {
-        let source = Source::of(address, policy(self.variant).ipv6_prefix);
+        let source = Source::of(address, policy(self.variant).ipv6.first);
         let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
         let is_released = actions.iter().any(
             |action| matches!(action, Action::Release { source: s, forget: None } if *s == source),
         );
         let under_way = self.pending.iter().chain(actions).any(is_ours);
         if !under_way {
-            let is_blocked = self.told_blocked.contains(&source);
+            let prefix = policy(self.variant).prefix(address);
+            let is_blocked = [Some(source), prefix]
+                .iter()
+                .flatten()
+                .any(|account| self.told_blocked.contains(account));
             assert!(
                 is_released || is_blocked || self.refused.contains(&source),
                 "{source:?} stays held: {actions:?}"
@@ -246,7 +254,7 @@ impl World {
                 let timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
                 if let Err(refusal) = self.engine.block(
                     now,
-                    source(whom, policy(self.variant).ipv6_prefix),
+                    source(whom, policy(self.variant).ipv6.first),
                     timeout,
                     "because",
                     &mut actions,
@@ -265,14 +273,14 @@ impl World {
             Step::Unblock { whom } => {
                 let _ = self.engine.unblock(
                     now,
-                    source(whom, policy(self.variant).ipv6_prefix),
+                    source(whom, policy(self.variant).ipv6.first),
                     &mut actions,
                 );
             }
             Step::Removed { whom } => {
                 self.engine.element_removed(
                     now,
-                    source(whom, policy(self.variant).ipv6_prefix),
+                    source(whom, policy(self.variant).ipv6.first),
                     &mut actions,
                 );
             }

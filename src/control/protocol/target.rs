@@ -12,7 +12,7 @@ use crate::engine::Source;
 /// An address, or a network in CIDR form (its host bits are cleared).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// One address; a block of an IPv6 address is a block of its prefix.
+    /// One address; of IPv6, the source of `block.ipv6.first` bits that it belongs to is blocked.
     Address(IpAddr),
     /// A network.
     Network(IpNet),
@@ -27,10 +27,11 @@ impl Target {
         }
     }
 
-    /// The source that a block of this target applies to: for a single IPv6 address its prefix.
-    pub fn source(self, ipv6_prefix: u8) -> Source {
+    /// The source that a block of this target applies to: for a single IPv6 address its prefix of
+    /// `ipv6_bits` bits.
+    pub fn source(self, ipv6_bits: u8) -> Source {
         match self {
-            Self::Address(address) => Source::of(address, ipv6_prefix),
+            Self::Address(address) => Source::of(address, ipv6_bits),
             Self::Network(network) => Source::from(network),
         }
     }

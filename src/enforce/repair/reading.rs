@@ -164,7 +164,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         add(retimed, "given another timeout, which counts");
         add(
             normalised,
-            "with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix",
+            "with bits below block.ipv6.first, which no rule looks up: blocked as the whole prefix",
         );
         if exemptions {
             remedies.push("the never-block addresses were restored".to_owned());

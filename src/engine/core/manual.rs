@@ -85,8 +85,8 @@ impl Engine {
     }
 
     /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks
-    /// around it. A single IPv6 address stands for its whole account. The block of an account is
-    /// one element, which can leave nothing out: it is lifted.
+    /// around it. A single IPv6 address stands for its first account. The block of that is one
+    /// element, which can leave nothing out: it is lifted.
     pub fn unblock_within(
         &mut self,
         now: MonoTime,
@@ -98,7 +98,8 @@ impl Engine {
         let mut done = Unblocked::default();
         for view in self.blocks.views() {
             let is_around = view.source.contains(account);
-            if target.contains(view.source) || is_around && self.policy.is_account(view.source) {
+            let is_element = self.policy.account(view.source.addr()) == view.source;
+            if target.contains(view.source) || is_around && is_element {
                 done.lifted.push(view.source);
             } else if is_around {
                 done.exempted.push(view.source);

@@ -2,12 +2,12 @@
 
 use super::{Engine, SWEEP_EVERY};
 use crate::config::ProtocolAction;
-use crate::engine::account::{Touch, detail};
+use crate::engine::account::{Tally, Touch, detail};
 use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
 use crate::engine::ledger::Lookup;
-use crate::engine::slowed::Slowing;
+use crate::engine::slowed::{PREFIX_SHARE, Slowing};
 use crate::engine::status::Status;
 use crate::engine::{Action, MonoTime, Reason, Report, Source};
 use crate::probe::{Probe, ScanKind};
@@ -31,7 +31,6 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) -> Trigger {
         let now = self.tick(now);
-        let source = self.policy.account(probe.source);
         self.status.probes += 1;
         if let Some(count) = self.status.by_scan.get_mut(probe.scan as usize) {
             *count += 1;
@@ -39,8 +38,45 @@ impl Engine {
         if self.sweep_at.is_none() {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
-        let (tally, found) = self.ledger.touch(now, source, Touch::new(now, probe), self.counted);
-        let decision = match decide(&self.policy, tally, probe.scan, probe.port.transport) {
+        let (account, prefix) =
+            (self.policy.account(probe.source), self.policy.prefix(probe.source));
+        // That the rules slow its prefix says nothing of the account.
+        let by_rules = by_rules
+            && (!prefix.is_some_and(|prefix| self.is_slowed(prefix)) || self.is_slowed(account));
+        let touch = Touch::new(now, probe);
+        let (tally, found) = self.ledger.touch(now, account, touch, self.counted);
+        let shared = prefix.and_then(|prefix| {
+            if tally.blocks(self.policy.prefix_trigger()) {
+                self.ledger.note_passed(found);
+            }
+            let most = self.policy.prefix_share();
+            let touch = self.ledger.share(now, found, prefix, touch, self.counted, most)?;
+            Some((prefix, touch))
+        });
+        let trigger = self.respond(now, (account, found), tally, probe, by_rules, actions);
+        let Some((prefix, touch)) = shared else { return trigger };
+        let (tally, found) = self.ledger.touch(now, prefix, touch, self.counted);
+        // The rules do not slow a prefix by themselves.
+        match self.respond(now, (prefix, found), tally, probe, false, actions) {
+            Trigger::Passed => Trigger::Passed,
+            Trigger::Below => trigger,
+        }
+    }
+
+    /// Responds to a probe that `tally` of its account includes, if the account has passed its
+    /// trigger.
+    fn respond(
+        &mut self,
+        now: MonoTime,
+        (source, found): (Source, Lookup),
+        tally: Tally,
+        probe: &Probe,
+        by_rules: bool,
+        actions: &mut Vec<Action>,
+    ) -> Trigger {
+        let triggers = self.policy.triggers_of(source);
+        let decision = match decide(&self.policy, triggers, tally, probe.scan, probe.port.transport)
+        {
             // The rules have seen more ports of it than were logged.
             Decision::Wait
                 if by_rules
@@ -55,7 +91,13 @@ impl Engine {
             Decision::Wait => return Trigger::Below,
             _ if self.is_never_block(source) => Some(NotBlocked::NeverBlock),
             Decision::Report(against) => Some(against),
-            Decision::Slow if source.is_nat64() => Some(NotBlocked::Nat64),
+            Decision::Slow if source.is_nat64() && !self.policy.slows_nat64() => {
+                Some(NotBlocked::Nat64)
+            }
+            _ if self.is_blocked_around(source) => {
+                self.status.already_blocked += 1;
+                return Trigger::Passed;
+            }
             Decision::Slow => {
                 self.slow(now, (source, found), probe, by_rules, actions);
                 return Trigger::Passed;
@@ -64,23 +106,23 @@ impl Engine {
         };
         if let Some(against) = against {
             // The report says "proven" even where the source is not blocked.
-            self.report_not_blocked(
-                now,
-                found,
-                probe,
-                (against, tally.is_handshake_proven(self.policy.trigger())),
-                actions,
-            );
-            return Trigger::Passed;
+            let proven = tally.is_handshake_proven(triggers.proof);
+            self.report_not_blocked(now, (source, found), probe, (against, proven), actions);
+        } else {
+            let proven = matches!(decision, Decision::Block { proven: true });
+            self.evaluate(now, (source, found), probe, proven, actions);
         }
-        self.evaluate(
-            now,
-            (source, found),
-            probe,
-            matches!(decision, Decision::Block { proven: true }),
-            actions,
-        );
         Trigger::Passed
+    }
+
+    pub(super) fn is_slowed(&self, source: Source) -> bool {
+        self.slowed.view(self.now, source).is_some()
+    }
+
+    /// Whether the prefix of an account is blocked, of which this packet was on its way.
+    fn is_blocked_around(&self, source: Source) -> bool {
+        let prefix = self.policy.prefix(source.addr()).filter(|prefix| *prefix != source);
+        prefix.is_some_and(|prefix| self.blocks.view(prefix).is_some())
     }
 
     /// Handles a probe for which the rules have held its source. The hold is released unless the
@@ -101,7 +143,7 @@ impl Engine {
         let trigger = self.handle(now, probe, true, actions);
         self.status.held += 1;
         let source = self.policy.account(probe.source);
-        if self.blocks.covers(source) || self.slowed.view(self.now, source).is_some() {
+        if self.blocks.covers(source) || self.is_slowed(source) || self.is_blocked_around(source) {
             return trigger;
         }
         if budget(&self.status) == spent || !self.over_budget.is_flood(self.now) {
@@ -120,8 +162,7 @@ impl Engine {
         probe: &Probe,
         actions: &mut Vec<Action>,
     ) -> Trigger {
-        let source = self.policy.account(probe.source);
-        if !self.blocks.covers(source) {
+        if !self.policy.accounts(probe.source).any(|account| self.blocks.covers(account)) {
             return self.handle(now, probe, true, actions);
         }
         self.tick(now);
@@ -132,7 +173,8 @@ impl Engine {
 
     /// Handles a slowed source's probe of a port that it probed before. `answered`: the rules
     /// answer probes of this port by this source, as a closed port would. The source is blocked as
-    /// soon as its retransmissions prove that it sees these answers.
+    /// soon as its retransmissions prove that it sees these answers. Those of an address that is not
+    /// slowed itself count for its slowed prefix.
     pub fn on_retransmission(
         &mut self,
         now: MonoTime,
@@ -141,10 +183,16 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) -> Trigger {
         let trigger = self.on_repeat(now, probe, actions);
-        let source = self.policy.account(probe.source);
-        let is_slowed =
-            self.slowed.view(self.now, source).is_some() && probe.scan != ScanKind::Reply;
-        if is_slowed && self.slowed.retransmission(source, probe.port.number, answered) {
+        let account = self.policy.account(probe.source);
+        let source = if self.is_slowed(account) {
+            Some(account)
+        } else {
+            let prefix = self.policy.prefix(probe.source).filter(|prefix| self.is_slowed(*prefix));
+            prefix.filter(|_| self.tally(account).counting() <= PREFIX_SHARE)
+        };
+        if let Some(source) = source.filter(|_| probe.scan != ScanKind::Reply)
+            && self.slowed.retransmission(source, probe.port.number, answered)
+        {
             let touch = Touch::new(self.now, probe);
             let (_, found) = self.ledger.touch(self.now, source, touch, self.counted);
             self.evaluate(self.now, (source, found), probe, true, actions);
@@ -174,7 +222,7 @@ impl Engine {
         if !by_rules && slowing != Slowing::Renewed {
             actions.push(Action::Slow { source, timeout });
         }
-        self.report_not_blocked(now, found, probe, (NotBlocked::Slowed, false), actions);
+        self.report_not_blocked(now, (source, found), probe, (NotBlocked::Slowed, false), actions);
     }
 
     /// Orders a block, or reports why the source is not blocked.
@@ -197,22 +245,12 @@ impl Engine {
         }
         let is_new = self.blocks.view(source).is_none();
         if is_new && self.blocks.count() >= self.policy.total as usize {
-            return self.report_not_blocked(
-                now,
-                found,
-                probe,
-                (NotBlocked::Total, proven),
-                actions,
-            );
+            let against = (NotBlocked::Total, proven);
+            return self.report_not_blocked(now, (source, found), probe, against, actions);
         }
         if !proven && !self.take_unproven(now, source) {
-            return self.report_not_blocked(
-                now,
-                found,
-                probe,
-                (NotBlocked::PerMinute, proven),
-                actions,
-            );
+            let against = (NotBlocked::PerMinute, proven);
+            return self.report_not_blocked(now, (source, found), probe, against, actions);
         }
         let timeout = if proven {
             self.policy.escalated(self.offenders.times(now, source, self.policy.escalate.memory))
@@ -253,7 +291,7 @@ impl Engine {
     fn report_not_blocked(
         &mut self,
         now: MonoTime,
-        found: Lookup,
+        (source, found): (Source, Lookup),
         probe: &Probe,
         (against, proven): (NotBlocked, bool),
         actions: &mut Vec<Action>,
@@ -268,7 +306,6 @@ impl Engine {
             self.status.reports_held_back += 1;
             return;
         }
-        let source = self.policy.account(probe.source);
         let reason = self.reason(now, source, probe.scan, proven);
         actions.push(Action::Report(Report::Scan {
             source,

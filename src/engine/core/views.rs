@@ -17,46 +17,50 @@ use crate::engine::{MonoTime, Reason, Source};
 use crate::probe::{ScanKind, Transport};
 
 impl Engine {
-    /// Whether the source of an address has an account.
+    /// Whether the source of an address, or its prefix, has an account.
     pub fn knows(&self, source: IpAddr) -> bool {
-        self.ledger.knows(self.policy.account(source))
+        self.policy.accounts(source).any(|account| self.ledger.knows(account))
+    }
+
+    /// The ports of an account within the window.
+    pub(super) fn tally(&self, account: Source) -> Tally {
+        let horizon = self.ledger.horizon(self.now);
+        let tally =
+            self.ledger.inspect(account, |known| Tally::of(known.slots, horizon, self.counted));
+        tally.unwrap_or_default()
     }
 
     /// Whether a new connection of this source may proceed.
     pub fn connection_verdict(&self, source: IpAddr) -> ConnectionVerdict {
-        let source = self.policy.account(source);
+        let mut accounts = self.policy.accounts(source);
         if self.policy.mode == Mode::Observe {
             return ConnectionVerdict::Free;
         }
-        if self.blocks.view(source).is_some() {
+        if self.policy.accounts(source).any(|account| self.blocks.view(account).is_some()) {
             return ConnectionVerdict::Blocked;
         }
-        let horizon = self.ledger.horizon(self.now);
-        let Some(tally) =
-            self.ledger.inspect(source, |known| Tally::of(known.slots, horizon, self.counted))
-        else {
-            return ConnectionVerdict::Free;
+        let is_past = |account| {
+            [Transport::Tcp, Transport::Udp].into_iter().any(|transport| {
+                matches!(self.decision(account, ScanKind::Syn, transport), Decision::Block { .. })
+            })
         };
-        let blocks = |transport| {
-            matches!(decide(&self.policy, tally, ScanKind::Syn, transport), Decision::Block { .. })
-        };
-        let is_past = blocks(Transport::Tcp) || blocks(Transport::Udp);
-        if is_past && !self.is_never_block(source) {
+        if accounts.any(|account| is_past(account) && !self.is_never_block(account)) {
             ConnectionVerdict::Held
         } else {
             ConnectionVerdict::Free
         }
     }
 
-    /// Whether the account of a source is above the trigger for `transport` now.
+    /// Whether an account of a source is above its trigger for `transport` now.
     pub fn has_passed(&self, source: IpAddr, transport: Transport) -> bool {
-        let source = self.policy.account(source);
-        let horizon = self.ledger.horizon(self.now);
-        let tally =
-            self.ledger.inspect(source, |known| Tally::of(known.slots, horizon, self.counted));
-        tally.is_some_and(|tally| {
-            decide(&self.policy, tally, ScanKind::Udp, transport) != Decision::Wait
-        })
+        let mut accounts = self.policy.accounts(source);
+        accounts.any(|account| self.decision(account, ScanKind::Udp, transport) != Decision::Wait)
+    }
+
+    /// The decision on another probe of an account that counts no new port.
+    fn decision(&self, account: Source, scan: ScanKind, transport: Transport) -> Decision {
+        let triggers = self.policy.triggers_of(account);
+        decide(&self.policy, triggers, self.tally(account), scan, transport)
     }
 
     /// Counters and sizes.
@@ -79,7 +83,7 @@ impl Engine {
         }
     }
 
-    /// The account that `address` belongs to; `None` if it touched no port within the window.
+    /// The account that `address` belongs to first; `None` if it touched no port within the window.
     pub fn account(&self, address: IpAddr) -> Option<AccountView> {
         let source = self.policy.account(address);
         let horizon = self.ledger.horizon(self.now);
@@ -102,8 +106,7 @@ impl Engine {
         (!view.ports.is_empty()).then_some(view)
     }
 
-    /// How often the source that `address` belongs to was blocked as proven, within
-    /// `block.escalate.memory`.
+    /// How often that account was blocked as proven, within `block.escalate.memory`.
     pub fn blocks_before(&self, address: IpAddr) -> u32 {
         let source = self.policy.account(address);
         self.offenders.times(self.now, source, self.policy.escalate.memory)
@@ -116,9 +119,10 @@ impl Engine {
             .map(|view| (view, self.reason(self.now, view.source, view.scan, false)))
     }
 
-    /// The source of an address, if it is slowed.
+    /// The account of an address that is slowed, if there is one.
     pub fn slowed_source(&self, address: IpAddr) -> Option<(SlowedView, Reason)> {
-        let view = self.slowed.view(self.now, self.policy.account(address))?;
+        let mut accounts = self.policy.accounts(address);
+        let view = accounts.find_map(|account| self.slowed.view(self.now, account))?;
         Some((view, self.reason(self.now, view.source, view.scan, false)))
     }
 

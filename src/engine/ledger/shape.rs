@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::{INDEX, PORT_BYTES_MAX, TRIGGER_MAX};
+use crate::config::Ipv6Accounts;
 use crate::engine::Source;
 use crate::engine::account::AMBIGUOUS_TRIGGER_MIN;
 use crate::rate::TokenBucket;
@@ -14,22 +15,37 @@ use crate::rate::TokenBucket;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Key(pub(super) u64, pub(super) u64);
 
-impl From<Source> for Key {
-    fn from(source: Source) -> Self {
+/// The first byte of a prefix's key, which is moved up by as much: that of a multicast address,
+/// which no packet's source may be (RFC 4291, 2.7) and the kernel drops.
+const PREFIX: u128 = 0xff << 120;
+const _: () = assert!(Ipv6Accounts::THEN_MAX == 120);
+
+impl Key {
+    /// The key of an account; a prefix has another one than its first address.
+    fn of(source: Source, lengths: Ipv6Accounts) -> Self {
         let bits = match source.addr() {
             IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) if lengths.prefix() == Some(source.prefix_len()) => {
+                PREFIX | address.to_bits() >> 8
+            }
             IpAddr::V6(address) => address.to_bits(),
         };
         Self((bits >> 64) as u64, bits as u64)
     }
-}
 
-impl Key {
-    pub(super) fn source(self, ipv6_prefix: u8) -> Source {
-        Source::of(
-            IpAddr::V6(Ipv6Addr::from_bits(u128::from(self.0) << 64 | u128::from(self.1))),
-            ipv6_prefix,
-        )
+    /// The account.
+    pub(super) fn source(self, lengths: Ipv6Accounts) -> Source {
+        let bits = u128::from(self.0) << 64 | u128::from(self.1);
+        let (bits, length) = match lengths.prefix() {
+            Some(length) if bits & PREFIX == PREFIX => (bits << 8, length),
+            _ => (bits, lengths.first),
+        };
+        Source::of(IpAddr::V6(Ipv6Addr::from_bits(bits)), length)
+    }
+
+    /// Whether it is an IPv4 account.
+    pub(super) fn is_ipv4(self) -> bool {
+        (self.0, self.1 >> 32) == (0, 0xffff)
     }
 }
 
@@ -40,11 +56,15 @@ pub(in crate::engine) struct Shape {
     pub(in crate::engine) trigger: u16,
     /// Milliseconds.
     pub(in crate::engine) window: u64,
-    /// Leading bits of an IPv6 account.
-    pub(in crate::engine) ipv6_prefix: u8,
+    /// The lengths of IPv6 accounts.
+    pub(in crate::engine) ipv6: Ipv6Accounts,
 }
 
 impl Shape {
+    pub(super) fn key(self, source: Source) -> Key {
+        Key::of(source, self.ipv6)
+    }
+
     /// Places of one tier.
     pub(super) fn third(self) -> u32 {
         (self.capacity / 3).clamp(1, INDEX / 2)

@@ -1,6 +1,5 @@
 //! Accounts that outlive the daemon: read for the store, and restored from it.
 
-use super::shape::Key;
 use super::{Account, Ledger, Suspect};
 use crate::engine::account::{Counted, Touch, clock, record};
 use crate::engine::{MonoTime, Source};
@@ -24,7 +23,7 @@ impl Ledger {
             if suspect.last >= since || suspect.last_reported >= since {
                 let Suspect { key, first, last, last_reported, probes, .. } = *suspect;
                 see(
-                    key.source(self.shape.ipv6_prefix),
+                    key.source(self.shape.ipv6),
                     Account { slots: self.slots(at), first, last, last_reported, probes },
                 );
                 shown += 1;
@@ -38,7 +37,7 @@ impl Ledger {
             if let Some(touch) = Touch::live(newcomer.touch, since.max(1)) {
                 let time = touch.time();
                 see(
-                    newcomer.key.source(self.shape.ipv6_prefix),
+                    newcomer.key.source(self.shape.ipv6),
                     Account {
                         slots: &[newcomer.touch],
                         first: time,
@@ -60,7 +59,7 @@ impl Ledger {
         known: Account<'_>,
         counted: Counted,
     ) {
-        let key = Key::from(source);
+        let key = self.shape.key(source);
         let (hash, horizon, clock) = (self.hash(key), self.horizon(now), clock(now));
         // A touch in the future is an error of the store.
         let mut touches = known
@@ -68,6 +67,8 @@ impl Ledger {
             .iter()
             .filter_map(|slot| Touch::live(*slot, horizon))
             .filter(|touch| touch.time() <= clock)
+            // Nobody stored which of them counted for the prefix.
+            .map(Touch::shared)
             .peekable();
         let Some(first) = touches.peek().copied() else { return };
         if self.find(hash, key).is_some() {
@@ -84,6 +85,7 @@ impl Ledger {
             last: known.last.min(clock),
             probes: known.probes,
             marked: false,
+            has_passed: false,
         };
         if let Some(at) = self.add_suspect(hash, suspect) {
             let touches: Vec<Touch> = touches.collect();

@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::Ipv6Accounts;
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
 const TCP: Counted = Counted(1);
+const IPV6: Ipv6Accounts = Ipv6Accounts { first: 128, then: 64 };
 
 fn host(n: u32) -> Source {
     Source::of(Ipv4Addr::from(n).into(), 64)
@@ -30,7 +32,7 @@ fn syn(at: u64, port: u16) -> Touch {
 }
 
 fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
-    Ledger::new(Shape { capacity, trigger, window, ipv6_prefix: 64 }, 7)
+    Ledger::new(Shape { capacity, trigger, window, ipv6: IPV6 }, 7)
 }
 
 fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
@@ -171,7 +173,7 @@ fn reshape_keeps_the_accounts() {
         plain(&mut ledger, 5, source, port);
     }
     ledger.reshape(
-        Shape { capacity: 600, trigger: 9, window: 300_000, ipv6_prefix: 64 },
+        Shape { capacity: 600, trigger: 9, window: 300_000, ipv6: IPV6 },
         7,
         MonoTime::from_millis(6),
         TCP,
@@ -184,6 +186,21 @@ fn reshape_keeps_the_accounts() {
 }
 
 proptest! {
+    /// An account is found again by its key alone, and no two have the same.
+    #[test]
+    fn a_prefix_has_another_key_than_its_first_address(bits in any::<u128>(), then in 48u8..=120, longer in 0u8..=80) {
+        let ipv6 = Ipv6Accounts { first: (then + longer).min(128), then };
+        let shape = Shape { capacity: 3, trigger: 2, window: 1000, ipv6 };
+        // Neither multicast nor IPv4-mapped.
+        let address = IpAddr::V6((bits & !(0xff << 120) | 0x20 << 120).into());
+        let (first, prefix) = (Source::of(address, ipv6.first), Source::of(address, then));
+        for source in [first, prefix, Source::of(prefix.addr(), ipv6.first), host(bits as u32)] {
+            prop_assert_eq!(shape.key(source).source(ipv6), source);
+            prop_assert_eq!(shape.key(source).is_ipv4(), source.addr().is_ipv4());
+        }
+        prop_assert_eq!(shape.key(first) == shape.key(prefix), ipv6.prefix().is_none());
+    }
+
     /// With any number of places, the ledger never counts more ports than were touched, and never
     /// exceeds its capacity.
     // P10, D13

@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::{ClosedPorts, Config, Mode, PortMode, PortSet, ProtocolAction};
+use portsentry::config::{
+    ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction,
+};
 use portsentry::nft::Ruleset;
 use portsentry::ruleset;
 
@@ -88,7 +90,9 @@ impl Numbers {
                 if self.below(3) == 0 { PortSet::range(0, 65535) } else { self.ports() };
         }
         config.block.total = 1 + self.below(2_000_000);
-        config.block.ipv6_prefix = 48 + self.below(81) as u8;
+        let first = 48 + self.below(81) as u8;
+        let then = (48 + self.below(73) as u8).min(first);
+        config.block.ipv6 = Ipv6Accounts { first, then };
         config.allow = (0..self.below(12)).map(|_| self.network()).collect();
         let (a, b) = (self.port().max(1), self.port().max(1));
         (config, a.min(b)..=a.max(b))

@@ -248,7 +248,7 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
     for (set, blocked, host, other, allowed, peer) in [
         (SetId::Blocked4, "192.0.2.2/32", HOST4, HOST6, SetId::Allowed4, PEER4),
         (SetId::BlockedNets4, "192.0.2.0/25", HOST4, HOST6, SetId::Allowed4, PEER4),
-        (SetId::Blocked6, "2001:db8::/128", HOST6, HOST4, SetId::Allowed6, PEER6),
+        (SetId::Blocked6, "2001:db8::2/128", HOST6, HOST4, SetId::Allowed6, PEER6),
         (SetId::BlockedNets6, "2001:db8::/32", HOST6, HOST4, SetId::Allowed6, PEER6),
     ] {
         assert_eq!(net.tcp(host, 80), Reply::Open);

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::*;
+use crate::config::Ipv6Accounts;
 
 #[test]
 fn reconfiguration_lifts_newly_allowed_sources_only() {
@@ -25,10 +26,10 @@ fn reconfiguration_lifts_newly_allowed_sources_only() {
 
 #[test]
 fn another_prefix_length_keeps_the_blocks() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = Bench::new(|policy| policy.ipv6 = Ipv6Accounts::of_one_length(64));
     bench.syn("2001:db8::1", 1..=3);
     bench.report_lines();
-    let policy = Policy { ipv6_prefix: 56, ..bench.engine.policy().clone() };
+    let policy = Policy { ipv6: Ipv6Accounts::of_one_length(56), ..bench.engine.policy().clone() };
     bench.reconfigure(policy);
     let blocked: Vec<Source> = bench.engine.blocks().map(|view| view.source).collect();
     assert_eq!(blocked, [host("2001:db8::1")]);
@@ -36,7 +37,7 @@ fn another_prefix_length_keeps_the_blocks() {
 
 #[test]
 fn never_block_address_ends_scan_blocks_but_not_networks() {
-    let mut bench = Bench::new(|_| {});
+    let mut bench = Bench::new(|policy| policy.ipv6 = Ipv6Accounts::of_one_length(64));
     let network = |text: &str| Source::from(text.parse::<IpNet>().unwrap());
     bench.command(|engine, now, actions| {
         engine.block(now, network("172.16.0.0/12"), None, "", actions).unwrap();

@@ -2,6 +2,7 @@
 //! `tests/pure/engine.rs`.
 
 mod configuration;
+mod ipv6;
 mod manual;
 mod outcomes;
 mod probes;

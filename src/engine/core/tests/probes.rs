@@ -105,7 +105,8 @@ fn observe_mode_reports_and_orders_nothing() {
 #[test]
 fn never_block_address_is_reported_and_not_blocked() {
     let mut bench = Bench::new(|policy| {
-        policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect()
+        policy.allow = ["203.0.113.0/24".parse().unwrap()].into_iter().collect();
+        policy.ipv6 = crate::config::Ipv6Accounts::of_one_length(64);
     });
     let own: AllowList = ["2001:db8::1/128".parse().unwrap()].into_iter().collect();
     bench.set_never_block(own);

@@ -1,0 +1,83 @@
+//! Which ports of an account count for its prefix too.
+//!
+//! A prefix must not pass its trigger by what one of its accounts does, and must pass it when each of
+//! its accounts touches a few ports. So each account gives its prefix a few ports that the prefix
+//! does not have yet. Which ones, its own slots remember.
+
+use super::{INDEX, Ledger, Lookup, Place, SUSPECT};
+use crate::engine::account::{Counted, Touch};
+use crate::engine::{MonoTime, Source};
+
+impl Ledger {
+    /// The account of a touch that was just recorded has passed the trigger: it gives its prefix
+    /// nothing more. It scans by itself, and its slots will not tell what it gave.
+    pub(in crate::engine) fn note_passed(&mut self, found: Lookup) {
+        if let Some(suspect) = found.suspect().and_then(|at| self.suspects.get_mut(at)) {
+            suspect.has_passed = true;
+        }
+    }
+
+    /// What an account gives its prefix, of the port of a touch that was just recorded: what it has
+    /// of the port, so that both expire at once. `None` unless it gave the port before, or the prefix
+    /// does not have it and the account gave less than `most` ports. Ports that count toward a block
+    /// and the others are told apart: a scanner could use up its share with datagrams that are only
+    /// logged.
+    pub(in crate::engine) fn share(
+        &mut self,
+        now: MonoTime,
+        found: Lookup,
+        prefix: Source,
+        touch: Touch,
+        counted: Counted,
+        most: u16,
+    ) -> Option<Touch> {
+        if found.suspect().and_then(|at| self.suspects.get(at)).is_some_and(|it| it.has_passed) {
+            return None;
+        }
+        let horizon = self.horizon(now);
+        let same_port = |slot: &u64| Touch::live(*slot, horizon).filter(|old| old.same_port(touch));
+        let key = self.shape.key(prefix);
+        let known = self.find(self.hash(key), key).map(|place| self.account(place));
+        let is_known = known
+            .and_then(|slots| slots.iter().find_map(same_port))
+            .is_some_and(|old| old.outweighs(touch));
+        let slots = found.place.map_or(&mut [][..], |place| self.account_mut(place));
+        let given = slots
+            .iter()
+            .filter_map(|slot| Touch::live(*slot, horizon))
+            .filter(|old| old.is_shared() && old.counts(counted) == touch.counts(counted))
+            .count();
+        let is_left = !is_known && given < usize::from(most);
+        for slot in slots {
+            if let Some(old) = same_port(slot).filter(|old| is_left || old.is_shared()) {
+                *slot = old.shared().slot();
+                return Some(old.marked(false));
+            }
+        }
+        None
+    }
+
+    fn account(&self, place: Place) -> &[u64] {
+        let at = place.0 & INDEX;
+        if place.0 & SUSPECT != 0 {
+            return self.slots(at);
+        }
+        self.newcomers.get(at).map_or(&[], |newcomer| std::slice::from_ref(&newcomer.touch))
+    }
+
+    fn account_mut(&mut self, place: Place) -> &mut [u64] {
+        let at = place.0 & INDEX;
+        if place.0 & SUSPECT != 0 {
+            return self.slots_mut(at);
+        }
+        let newcomer = self.newcomers.get_mut(at);
+        newcomer.map_or(&mut [], |newcomer| std::slice::from_mut(&mut newcomer.touch))
+    }
+}
+
+impl Lookup {
+    /// The slot of a suspect.
+    fn suspect(self) -> Option<u32> {
+        self.place.filter(|place| place.0 & SUSPECT != 0).map(|place| place.0 & INDEX)
+    }
+}
