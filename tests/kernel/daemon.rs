@@ -150,19 +150,18 @@ fn every_tcp_and_sctp_scan_of_nmap_is_blocked() {
 }
 
 #[test]
-fn an_ipv6_scan_blocks_its_prefix_but_never_the_hosts_own_link() {
+fn an_ipv6_scan_blocks_its_address_and_no_neighbour() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = Scene::new();
     let daemon = Daemon::start(&scene.host, "");
-    // From the host's own /64: blocking the prefix would cut off the link itself.
-    scene.nmap(&["-6", "-sS", "-p1-50", "-S", "fd66:1::2", "-e", "scan0", "fd66:1::1"]);
-    daemon.wait_for_log("attackalert:");
-    assert_eq!(daemon.blocked(), Vec::<String>::new());
-    // From another prefix.
-    scene.nmap(&["-6", "-sS", "-p1-50", "-S", "fd66:77::2", "-e", "scan0", "fd66:1::1"]);
-    daemon.wait_for_block("fd66:77::/64");
+    // From the host's own prefix, and from another one.
+    for source in ["fd66:1::2", "fd66:77::2"] {
+        scene.nmap(&["-6", "-sS", "-p1-50", "-S", source, "-e", "scan0", "fd66:1::1"]);
+        daemon.wait_for_block(source);
+    }
+    assert_eq!(daemon.blocked(), ["fd66:1::2", "fd66:77::2"]);
 }
 
 // P28, D8

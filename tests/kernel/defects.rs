@@ -448,7 +448,7 @@ fn defect_16_extension_headers_hide_nothing_and_no_address_is_taken_for_another_
     daemon.stop();
     daemon.restart("");
     scene.traffic("options_six", "fd70:2::2", "fd70:1::1", &["7", "9", "13", "19"]);
-    daemon.wait_for_block("fd70:2::/64");
+    daemon.wait_for_block("fd70:2::2");
     assert_eq!(daemon.json(&["list"])[0]["scan"], "syn");
 }
 

@@ -98,11 +98,6 @@ fn address(index: usize, six: bool) -> String {
     }
 }
 
-/// The source as `list` shows it.
-fn listed(index: usize, six: bool) -> String {
-    if six { format!("fd66:{:x}::/64", 0x100 + index) } else { address(index, six) }
-}
-
 fn scene() -> Scene {
     let host = ["10.66.0.1/16", "10.66.0.2/16", "10.66.0.3/16", "fd66:1::1/64"];
     let scene = Scene::new(&host, &["10.66.0.9/16", "fd66:1::2/64"]).with_prefixes(&["fd66::/16"]);
@@ -158,7 +153,7 @@ fn counted(row: &Value) -> u64 {
 
 /// The result of a case: a line of the table, and whether it is as expected.
 fn judge(daemon: &Daemon<'_>, index: usize, case: &Case, seen: Option<u64>) -> (String, bool) {
-    let source = listed(index, case.six);
+    let source = address(index, case.six);
     let mut found = None;
     let is_none = matches!(case.expected, Expected::Nothing | Expected::NotBlocked);
     let wait = if is_none { 300 } else { 5000 };
@@ -277,7 +272,7 @@ fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
         let before = probes();
         scan(&scene, index, &case);
         let found =
-            eventually(Duration::from_secs(5), || row(&daemon, &listed(index, six)).is_some());
+            eventually(Duration::from_secs(5), || row(&daemon, &address(index, six)).is_some());
         let seen = probes() - before;
         lines.push(judge(&daemon, index, &case, found.then_some(seen)));
     }

@@ -162,7 +162,7 @@ fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
     scan(&scanner, &["-sS", "-p1-50", "10.66.1.1"]);
     daemon.wait_for_block("10.66.1.2");
     scan(&scanner, &["-6", "-sS", "-p1-50", "fd66:1::1"]);
-    daemon.wait_for_block("fd66:77::/64");
+    daemon.wait_for_block("fd66:77::2");
     scan(&other, &["-sU", "-p1-30", "10.66.2.1"]);
     daemon.wait_for_block("10.66.2.2");
     for by_hand in ["192.0.2.7", "198.51.100.0/24", "2001:db8:5::9"] {
@@ -202,7 +202,7 @@ fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
     hosts.dedup();
     assert_eq!(
         hosts,
-        ["10.66.1.2", "fd66:77::", "10.66.2.2", "10.66.3.2", "10.66.3.3", "10.66.3.4"],
+        ["10.66.1.2", "fd66:77::2", "10.66.2.2", "10.66.3.2", "10.66.3.3", "10.66.3.4"],
         "{text}"
     );
     assert_eq!(fail2ban.counts(&history), (scans.len(), by_hand.len()));

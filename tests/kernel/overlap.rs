@@ -461,7 +461,7 @@ fn a_foreign_element_with_bits_below_the_prefix_becomes_the_prefix() {
     let daemon = Daemon::start(&scene.host, "block: { ipv6_prefix: 64 }");
     scene.nft("add element inet portsentry blocked6 { fd20:1:1:1::5 timeout 1h }");
     daemon.wait_for_log(
-        "1 with bits below block.ipv6_prefix, which no rule looks up: blocked as the whole prefix",
+        "1 with bits below block.ipv6.first, which no rule looks up: blocked as the whole prefix",
     );
     let listing = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked6"]);
     let look = |when: &str| {

@@ -219,12 +219,10 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
                         kind.is_some()
                     });
                     let Some(kind) = kind else { continue };
-                    let listed =
-                        if six { format!("fd68:{:x}::/64", 0x100 + index) } else { source };
                     let blocked = eventually(Duration::from_secs(2), || {
                         let blocked =
                             if ours { machine.blocked_by_ours() } else { machine.blocked_by_old() };
-                        blocked.contains(&listed)
+                        blocked.contains(&source)
                     });
                     cells.lock().unwrap()[index] = Some(Finding { kind, blocked });
                 }

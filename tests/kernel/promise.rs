@@ -210,7 +210,7 @@ fn a_reload_restores_a_deleted_table_with_its_blocks() {
     };
     assert_eq!(row(SCANNER)["scan"], "syn");
     assert!(row(SCANNER)["expires_in"].as_u64().unwrap() < 60, "{list}");
-    assert!(row("fd67:77:0:1::/64")["expires_in"].is_null(), "{list}");
+    assert!(row("fd67:77:0:1::2")["expires_in"].is_null(), "{list}");
     assert!(row("203.0.113.0/24")["reason"].as_str().unwrap().contains("by order"), "{list}");
     assert!(
         (7000..7200).contains(&row("203.0.113.0/24")["expires_in"].as_u64().unwrap()),
@@ -263,12 +263,21 @@ fn blocked_prefixes_stay_when_the_configured_length_changes() {
         return;
     }
     let scene = scene();
-    let mut daemon = Daemon::start(&scene.host, "");
+    let one_length = |bits| format!("block: {{ ipv6_prefix: {bits} }}");
+    let mut daemon = Daemon::start(&scene.host, &one_length(64));
     assert!(scene.scanner.pings(&["fd67:1::1"]));
     done(&daemon.ctl(&["block", "fd67:77:0:1::2"]));
     assert!(!scene.scanner.pings(&["fd67:1::1"]));
-    for (bits, restart) in [(56, true), (128, true), (48, false), (64, false), (60, true)] {
-        let yaml = format!("block: {{ ipv6_prefix: {bits} }}");
+    let defaults = String::new();
+    for (yaml, restart) in [
+        (defaults.clone(), true),
+        (one_length(56), true),
+        (one_length(128), true),
+        (one_length(48), false),
+        (one_length(64), false),
+        (defaults, false),
+        (one_length(60), true),
+    ] {
         if restart {
             daemon.stop();
             daemon.restart(&yaml);
@@ -276,8 +285,8 @@ fn blocked_prefixes_stay_when_the_configured_length_changes() {
             daemon.write_configuration(&yaml);
             done(&daemon.ctl(&["reload"]));
         }
-        assert_eq!(daemon.blocked(), ["fd67:77:0:1::/64"], "{bits}");
-        assert!(!scene.scanner.pings(&["fd67:1::1"]), "{bits}");
+        assert_eq!(daemon.blocked(), ["fd67:77:0:1::/64"], "{yaml}");
+        assert!(!scene.scanner.pings(&["fd67:1::1"]), "{yaml}");
     }
     done(&daemon.ctl(&["unblock", "fd67:77:0:1::/64"]));
     assert!(scene.scanner.pings(&["fd67:1::1"]));

@@ -151,7 +151,7 @@ fn a_scanner_is_stopped_by_the_kernel_alone_while_the_daemon_is_frozen() {
         let daemon = Daemon::start(&scene.host, &yaml(trigger, ""));
         daemon.signal("STOP");
         for (source, set, key) in
-            [(SCANNER, SetId::Held4, SCANNER), (SCANNER6, SetId::Held6, "fd78:1::")]
+            [(SCANNER, SetId::Held4, SCANNER), (SCANNER6, SetId::Held6, SCANNER6)]
         {
             let answers = scene.scan(address(source), shuffled(7), 10_000);
             assert_nothing_after(&answers, trigger, source);
@@ -163,7 +163,7 @@ fn a_scanner_is_stopped_by_the_kernel_alone_while_the_daemon_is_frozen() {
         }
         daemon.signal("CONT");
         daemon.wait_for_block(SCANNER);
-        daemon.wait_for_block("fd78:1::/64");
+        daemon.wait_for_block(SCANNER6);
         let status = reflex(&daemon);
         assert!(status["holds"].as_u64() >= Some(2) && status["released"] == 0, "{status}");
         // Some packets of the continued scan are reported instead.
@@ -177,15 +177,14 @@ fn protected_sources_are_never_held() {
         return;
     }
     let scene = Scene::new();
-    let mut daemon = Daemon::start(&scene.host, &yaml(0, "allow: [10.77.1.2]"));
+    let mut daemon = Daemon::start(&scene.host, &yaml(0, "allow: [10.77.1.2, \"fd78:1::2\"]"));
     assert_eq!(
         scene.scan(address(SCANNER), shuffled(1), 10_000).open(),
         500,
         "allowed by the configuration"
     );
-    // In the /64 of the host's own address: its block would cover the host's own network. And the
-    // routers' addresses.
-    for (last, source) in ["fd77:1::2", "fe80::2", "fe80::1:2"].into_iter().enumerate() {
+    // And the routers' addresses.
+    for (last, source) in [SCANNER6, "fe80::2", "fe80::1:2"].into_iter().enumerate() {
         scene.scan(address(source), shuffled(2 + last as u64), 10_000);
     }
     assert_eq!((scene.keys(SetId::Held4), scene.keys(SetId::Held6)), (vec![], vec![]));
@@ -270,12 +269,7 @@ fn an_unblocked_source_is_forgotten_by_the_rules_too() {
     let daemon = Daemon::start(&scene.host, &yaml(2, ""));
     for (source, shown, host, sets) in [
         (SCANNER, SCANNER, HOST, [SetId::Held4, SetId::Score4, SetId::Suspect4, SetId::Seen4]),
-        (
-            SCANNER6,
-            "fd78:1::/64",
-            HOST6,
-            [SetId::Held6, SetId::Score6, SetId::Suspect6, SetId::Seen6],
-        ),
+        (SCANNER6, SCANNER6, HOST6, [SetId::Held6, SetId::Score6, SetId::Suspect6, SetId::Seen6]),
     ] {
         scene.scan(address(source), shuffled(3), 10_000);
         daemon.wait_for_block(shown);
@@ -629,7 +623,7 @@ fn connections_to_services_do_not_continue_a_scan() {
         &yaml(0, "udp: { mode: \"off\" }\nblock: { unproven: { per_minute: 1 } }"),
     );
     scene.scan(address(SCANNER6), vec![1], 100);
-    daemon.wait_for_block(&format!("{}/64", SCANNER6.replace("2", "")));
+    daemon.wait_for_block(SCANNER6);
     let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
     scene.scan(address(SCANNER), vec![3], 100);
     assert!(eventually(ANSWER_TIMEOUT, || probes() == 2), "{}", probes());

@@ -153,7 +153,7 @@ fn a_flushed_ruleset_is_restored_with_every_block_and_its_time() {
     for (before, after) in before.into_iter().zip(after) {
         assert!((before - 3..=before).contains(&after), "{before} s, then {after} s");
     }
-    assert_eq!(left(&daemon, "fd68:77:0:1::/64"), Some(u64::MAX));
+    assert_eq!(left(&daemon, "fd68:77:0:1::2"), Some(u64::MAX));
     assert_eq!(scene.rules(), rules);
     let listing = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
     assert!(
@@ -323,10 +323,10 @@ fn a_flushed_set_is_an_unblock_of_its_elements() {
     done(&daemon.ctl(&["block", "fd68:77:0:1::2"]));
     scene.nft("flush set inet portsentry blocked4");
     daemon.wait_within_for_log(Duration::from_secs(60), "3000 removed from the blocked sets");
-    assert_eq!(daemon.blocked(), ["fd68:77:0:1::/64"]);
+    assert_eq!(daemon.blocked(), ["fd68:77:0:1::2"]);
     scene.nft("flush ruleset");
     wait_for_repairs(&daemon, 1);
-    assert_eq!(daemon.blocked(), ["fd68:77:0:1::/64"]);
+    assert_eq!(daemon.blocked(), ["fd68:77:0:1::2"]);
     assert!(daemon.log().lines().count() < 120, "{} lines", daemon.log().lines().count());
 }
 

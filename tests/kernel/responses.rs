@@ -134,7 +134,7 @@ fn the_command_runs_once_for_a_block_with_its_words_and_environment() {
     daemon.wait_for_block(SCANNER);
     daemon.wait_for_log(&format!("External command run for host: {SCANNER}"));
     scene.scan(&["-6", "-sX", "fd68:1::1"]);
-    daemon.wait_for_log("External command run for host: fd68:77:0:1::/64");
+    daemon.wait_for_log("External command run for host: fd68:77:0:1::2");
     let lines = scene.lines("out");
     assert_eq!(lines.len(), 2, "{lines:?}");
     let (words, rest) = lines[0].split_once('|').unwrap();
@@ -145,8 +145,7 @@ fn the_command_runs_once_for_a_block_with_its_words_and_environment() {
     );
     assert!(rest.starts_with(&format!("{SCANNER}|syn scan: 3 ports")), "{lines:?}");
     assert!(
-        lines[1].starts_with("fd68:77:0:1::/64 ")
-            && lines[1].contains(" atcp tcp xmas xmas scan: "),
+        lines[1].starts_with("fd68:77:0:1::2 ") && lines[1].contains(" atcp tcp xmas xmas scan: "),
         "{lines:?}"
     );
     // Neither a manual block nor its end is a scan.

@@ -334,8 +334,7 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
         "{log}"
     );
     assert!(
-        log.contains("10 blocks found in the kernel, kept in force")
-            && !log.contains("ipv6_prefix"),
+        log.contains("10 blocks found in the kernel, kept in force") && !log.contains("ipv6.first"),
         "{log}"
     );
     scene.flush(&daemon);

@@ -174,7 +174,7 @@ fn every_scan_is_proven_within_seconds() {
         for six in [false, true] {
             let scene = scene();
             let (target, source) =
-                if six { ("fd69:1::1", "fd69:77::/64") } else { (HOST, "10.69.1.2") };
+                if six { ("fd69:1::1", "fd69:77::2") } else { (HOST, "10.69.1.2") };
             let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
             let _service = serve(&scene.host, target, &["80", "443", "8080"]);
             let mut words = vec!["-n", "-Pn", kind, "-p1-1023,8080", "--open", target];
@@ -360,4 +360,108 @@ fn after_a_flush_a_slowed_source_is_slowed_again_with_its_next_probe() {
         set.contains(HONEST)
     };
     assert!(eventually(Duration::from_secs(5), is_held), "{}", daemon.log());
+}
+
+/// The scanner has a whole prefix, and an address for each of its connections.
+const ROTATING: &str = "fd69:88::";
+
+fn with_rotating_prefix(scene: Scene) -> Scene {
+    scene.host.run("ip", &["-6", "route", "add", "fd69:88::/64", "via", "fd69:77::2"]);
+    scene.scanner.run("ip", &["-6", "route", "add", "local", "fd69:88::/64", "dev", "lo"]);
+    // Until the neighbours are resolved, packets queue, and then come all at once.
+    assert!(scene.scanner.pings(&["fd69:1::1"]));
+    scene
+}
+
+// P3
+#[test]
+fn a_forged_ipv6_address_leaves_its_neighbours_alone() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, "fd69:1::1", &["8000"]);
+    let experience = honest(&scene.scanner, "fd69:77::2", ("fd69:1::1", "8000"), 8, || {
+        scene.traffic("blind_six", "fd69:77::bad", "fd69:1::1", &["1", "1023"]);
+        wait_for_state(&daemon, "fd69:77::bad", "slowed", false);
+    });
+    unharmed(&experience);
+    assert!(experience.slowest < STALLED, "{}", experience.slowest);
+    assert_eq!(daemon.blocked(), ["fd69:77::bad"]);
+    let show = String::from_utf8(daemon.ctl(&["show", "fd69:77::2"]).stderr).unwrap();
+    assert!(show.contains("nothing is known of fd69:77::2"), "{show}");
+}
+
+// P3
+#[test]
+fn three_hosts_of_a_prefix_with_a_wrong_port_each_are_slowed_at_most() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, "fd69:1::1", &["8000"]);
+    let experience = honest(&scene.scanner, "fd69:77::2", ("fd69:1::1", "8000"), 12, || {
+        for (host, port) in [("3", "110"), ("4", "111"), ("5", "135")] {
+            scene.traffic("blind_six", &format!("fd69:77::{host}"), "fd69:1::1", &[port, port]);
+        }
+        wait_for_state(&daemon, "fd69:77::/64", "slowed", false);
+        // A neighbour whose name is forged keeps nothing slowed but itself.
+        scene.traffic("blind_six", "fd69:77::bad", "fd69:1::1", &["1", "1023"]);
+        wait_for_state(&daemon, "fd69:77::bad", "slowed", false);
+    });
+    unharmed(&experience);
+    let mut listed = daemon.blocked();
+    listed.sort();
+    assert_eq!(listed, ["fd69:77::/64", "fd69:77::bad"]);
+    assert_eq!(daemon.json(&["show", "fd69:77::2"])["block"]["address"], "fd69:77::/64");
+    let unblocked = daemon.ctl(&["unblock", "fd69:77::/64"]);
+    assert!(unblocked.status.success());
+    let experience = honest(&scene.scanner, "fd69:77::2", ("fd69:1::1", "8000"), 3, || {});
+    unharmed(&experience);
+    assert!(experience.slowest < STALLED, "{}", experience.slowest);
+}
+
+// P2, P23
+#[test]
+fn a_scanner_with_an_address_for_each_port_learns_little_and_is_blocked() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = with_rotating_prefix(scene());
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let ports: Vec<String> = (1..=30).map(|n| (20 * n).to_string()).collect();
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let _services = serve(&scene.host, "fd69:1::1", &ports);
+    let taken = scene.traffic("rotate_six", ROTATING, "fd69:1::1", &["1", "600", "200", "8"]);
+    println!("30 services, 600 ports at 200/s, an address each: {} found", taken.trim());
+    wait_for_state(&daemon, "fd69:88::/64", "blocked", true);
+    // A scanner with one address gets eight or nine before the proof.
+    assert!(taken.trim().parse::<u32>().unwrap() <= 9, "{taken}");
+}
+
+#[test]
+fn with_action_block_the_prefix_of_a_scanner_is_blocked() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = with_rotating_prefix(scene());
+    for neighbour in ["fd69:88::ffff", "fd69:88::fffe"] {
+        scene.scanner.run("ip", &["-6", "addr", "add", neighbour, "dev", "lo"]);
+    }
+    let ping = |from: &str| scene.scanner.pings(&["-I", from, "fd69:1::1"]);
+    assert!(ping("fd69:88::ffff") && ping("fd69:88::fffe"));
+    let daemon = Daemon::start(&scene.host, "");
+    let _services = serve(&scene.host, "fd69:1::1", &["100", "200", "300", "400", "500", "600"]);
+    let taken = scene.traffic("rotate_six", ROTATING, "fd69:1::1", &["1", "600", "200", "2"]);
+    daemon.wait_for_block("fd69:88::/64");
+    assert!(taken.trim().parse::<u32>().unwrap() <= 1, "{taken}");
+    assert_eq!(daemon.blocked(), ["fd69:88::/64"]);
+    let block = |address: &str| daemon.json(&["show", address])["block"]["address"].clone();
+    assert_eq!(block("fd69:88::ffff"), "fd69:88::/64");
+    assert!(!ping("fd69:88::ffff"));
+    assert!(daemon.ctl(&["unblock", "fd69:88::ffff"]).status.success());
+    assert!(ping("fd69:88::ffff") && !ping("fd69:88::fffe"));
+    assert_eq!(block("fd69:88::fffe"), "fd69:88::/64");
 }

@@ -356,17 +356,17 @@ fn a_changed_prefix_length_keeps_the_blocked_prefixes() {
         return;
     }
     let scene = scene();
-    let mut daemon = Daemon::start(&scene.host, "");
+    let mut daemon = Daemon::start(&scene.host, "block: { ipv6_prefix: 64 }");
     done(&daemon.ctl(&["block", "2001:db8:5:6::/64"]));
     done(&daemon.ctl(&["block", "2001:db8:7:8::9"]));
     kill(&mut daemon);
     drop_table(&scene);
-    daemon.restart("block: { ipv6_prefix: 128 }");
-    assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"]);
-    kill(&mut daemon);
-    drop_table(&scene);
-    daemon.restart("");
-    assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"]);
+    for yaml in ["", "block: { ipv6_prefix: 56 }", "block: { ipv6_prefix: 64 }"] {
+        daemon.restart(yaml);
+        assert_eq!(daemon.blocked(), ["2001:db8:5:6::/64", "2001:db8:7:8::/64"], "{yaml}");
+        kill(&mut daemon);
+        drop_table(&scene);
+    }
 }
 
 #[test]

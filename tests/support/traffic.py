@@ -443,18 +443,50 @@ def noise(source, destination):
             raw.send(tcp(source, 443, destination, port, flags, data=b"late" if flags & PSH else b""))
 
 
-def options_six(source, destination):
-    """SYNs over IPv6 behind a hop-by-hop and a destination options header, to the ports that argv names."""
+def syns_six(source, destination, ports, first_header=6, headers=b""):
     inet = lambda address: socket.inet_pton(socket.AF_INET6, address)
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        for port in map(int, sys.argv[4:]):
+        for port in ports:
             segment = struct.pack("!HHIIBBHHH", 40000, port, random.getrandbits(32), 0, 5 << 4, SYN, 512, 0, 0)
             check = checksum(inet(source) + inet(destination) + struct.pack("!IHBB", len(segment), 0, 0, 6) + segment)
-            segment = segment[:16] + struct.pack("!H", check) + segment[18:]
-            # Next header, length in eight bytes beyond the first eight, PadN of four.
-            headers = struct.pack("!BBBB4x", 60, 0, 1, 4) + struct.pack("!BBBB4x", 6, 0, 1, 4)
-            payload = headers + segment
-            raw.sendto(struct.pack("!IHBB", 6 << 28, len(payload), 0, 64) + inet(source) + inet(destination) + payload, (destination, 0))
+            payload = headers + segment[:16] + struct.pack("!H", check) + segment[18:]
+            fixed = struct.pack("!IHBB", 6 << 28, len(payload), first_header, 64) + inet(source) + inet(destination)
+            raw.sendto(fixed + payload, (destination, 0))
+
+
+def options_six(source, destination):
+    """SYNs over IPv6 behind a hop-by-hop and a destination options header, to the ports that argv names."""
+    # Next header, length in eight bytes beyond the first eight, PadN of four.
+    headers = struct.pack("!BBBB4x", 60, 0, 1, 4) + struct.pack("!BBBB4x", 6, 0, 1, 4)
+    syns_six(source, destination, map(int, sys.argv[4:]), 0, headers)
+
+
+def blind_six(source, destination):
+    """SYNs over IPv6 to the ports argv[4] to argv[5]; nobody looks at the answers."""
+    syns_six(source, destination, range(int(sys.argv[4]), int(sys.argv[5]) + 1))
+
+
+def rotate_six(source, destination):
+    """Connections to the ports argv[4] to argv[5] in random order, argv[6] a second, each from another address of SOURCE/64, given up after argv[7] s;
+    prints how many ports took one."""
+    first, last, rate = map(int, sys.argv[4:7])
+    ports = random.sample(range(first, last + 1), last - first + 1)
+    poll, waiting, taken = select.poll(), {}, 0
+    begun = time.monotonic()
+    end = begun + len(ports) / rate + float(sys.argv[7])
+    while (now := time.monotonic()) < end:
+        while ports and now >= begun + len(waiting) / rate:
+            s = socket.socket(socket.AF_INET6)
+            s.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+            s.setblocking(False)
+            s.bind(("%s%x" % (source, len(waiting) + 1), 0))
+            s.connect_ex((destination, ports.pop()))
+            waiting[s.fileno()] = s
+            poll.register(s, select.POLLOUT)
+        for number, _ in poll.poll(5):
+            poll.unregister(number)
+            taken += waiting[number].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    print(taken)
 
 
 def sequence(source, destination):
