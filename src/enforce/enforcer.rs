@@ -419,7 +419,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if let Some((_, error)) = self.refusal.take() {
             return Err(error);
         }
-        let released = self.engine.release_all(now);
+        let released = self.engine.release_all(now, &mut self.actions);
+        self.perform(now);
         self.executor.forget_all().map_err(|error| error_chain(&error))?;
         // What others added and no notification has told of yet.
         let mut others = 0;

@@ -113,6 +113,18 @@ pub enum Ending {
 /// Why a source is not slowed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlowEnding {
+    /// It probed no closed port for the time that it was slowed for.
+    Expired,
+    /// Its address is proven, and it is blocked.
+    Proven,
+    /// The administrator blocked it.
+    Blocked,
+    /// The administrator released it.
+    Manual,
+    /// It is on a never-block list.
+    NeverBlock,
+    /// The configuration slows no source any more.
+    Configuration,
     /// Services listen on all ports that it probed.
     Services,
 }
@@ -130,6 +142,25 @@ pub enum Report {
         reason: Reason,
         /// Why nothing was blocked; `None` when a block was ordered.
         not_blocked: Option<NotBlocked>,
+    },
+    /// A source that passed the trigger is slowed: it is not blocked, because its address is not
+    /// proven.
+    Slowed {
+        /// The source.
+        source: Source,
+        /// The port of the probe that passed the trigger.
+        port: Port,
+        /// For how long after its last probe.
+        timeout: Duration,
+        /// The evidence.
+        reason: Reason,
+    },
+    /// A source is not slowed any more.
+    Released {
+        /// The source.
+        source: Source,
+        /// Why.
+        ending: SlowEnding,
     },
     /// The kernel acknowledged a block.
     Blocked {
@@ -157,13 +188,6 @@ pub enum Report {
         source: Source,
         /// How it ended.
         ending: Ending,
-    },
-    /// A source is not slowed any more.
-    Released {
-        /// The source.
-        source: Source,
-        /// Why.
-        ending: SlowEnding,
     },
     /// A part of a blocked network is exempt from its block.
     Exempted {

@@ -55,6 +55,8 @@ pub struct Engine {
     /// Limits new blocks of unproven sources.
     unproven: TokenBucket,
     report_tokens: TokenBucket,
+    /// Limits reports of slowed sources, and with them the commands.
+    slowed_tokens: TokenBucket,
     /// Detects a flood of held sources for which no block is left.
     over_budget: FloodDetector,
     /// From the policy; kept because every packet needs it.
@@ -63,7 +65,8 @@ pub struct Engine {
     sweep_at: Option<MonoTime>,
     /// Where the search for blocks that must end continues, if one is running.
     review_from: Option<usize>,
-    /// The slowed source after which it continues, if one is running: `Some(None)` is the start.
+    /// The slowed source after which the search for those that must not be slowed continues, if one
+    /// is running: `Some(None)` is the start.
     release_after: Option<Option<Source>>,
     status: Status,
 }
@@ -80,6 +83,7 @@ impl Engine {
             slowed: Slowed::default(),
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
+            slowed_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             over_budget: FloodDetector::default(),
             always: AllowList::always(),
             never_block: AllowList::default(),
@@ -107,7 +111,9 @@ impl Engine {
         self.unproven =
             self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
         if !self.policy.slows() {
-            self.slowed = Slowed::default();
+            // In pieces, as never-block addresses are: where the rules held them for another
+            // reason, nobody would release them.
+            self.release_after = Some(None);
         }
         if old.allow != self.policy.allow {
             self.review();

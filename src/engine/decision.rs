@@ -86,7 +86,7 @@ pub enum Trigger {
 pub enum ConnectionVerdict {
     /// The connection may proceed.
     Free,
-    /// The source has passed the trigger, but its block was prevented by
+    /// The source has passed the trigger, and it is slowed, or its block was prevented by
     /// `block.unproven.per_minute`, `block.total` or a refusal of the kernel.
     Held,
     /// The source is blocked.

@@ -41,6 +41,6 @@ pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;
 pub use refusal::Refusal;
-pub use slowed::{SLOWED_BYTES, SLOWED_MAX, SlowedView};
+pub use slowed::{ProofView, SLOWED_BYTES, SLOWED_MAX, SlowedView};
 pub use source::{Source, nat64, widened};
 pub use status::{AccountView, Evidence, Status, TouchView};

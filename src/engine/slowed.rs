@@ -55,6 +55,8 @@ const BLIND_BITS: i32 = -10;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Proof {
     ports: Vec<u16>,
+    /// How many of these are answered.
+    answered: u8,
     /// In 1/64 of a bit.
     evidence: i32,
     is_blind: bool,
@@ -67,6 +69,7 @@ impl Proof {
             return false;
         }
         self.ports.push(port);
+        self.answered += u8::from(answered);
         self.evidence += if answered { ANSWERED } else { SILENT };
         self.is_blind = self.evidence <= BLIND_BITS * 64;
         self.evidence >= bits * SILENT
@@ -86,7 +89,22 @@ pub struct SlowedView {
     pub port: Port,
     /// The kind of that probe.
     pub scan: ScanKind,
-    /// Its retransmissions show that it does not see our answers.
+    /// What its retransmissions say about its address.
+    pub proof: ProofView,
+}
+
+/// What a slowed source's retransmissions say about its address, for listings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProofView {
+    /// Evidence that it sees our answers, in bits; below 0: that it does not.
+    pub bits: i32,
+    /// The bits that prove it.
+    pub needed: i32,
+    /// Silent ports to which it retransmitted.
+    pub silent: usize,
+    /// Answered ports to which it retransmitted.
+    pub answered: usize,
+    /// It does not see our answers, and cannot be proven by retransmissions.
     pub is_blind: bool,
 }
 
@@ -100,6 +118,8 @@ struct Entry {
     scan: ScanKind,
     timer: MonoTime,
     proof: Proof,
+    /// The log says that it is slowed, so that it must say when that ends.
+    is_reported: bool,
 }
 
 /// What [`Slowed::slow`] did.
@@ -146,6 +166,7 @@ impl Slowed {
                 scan,
                 timer: until,
                 proof: Proof::default(),
+                is_reported: false,
             };
             self.timers.insert((until, source));
             self.entries.insert(source, entry);
@@ -155,6 +176,9 @@ impl Slowed {
         entry.until = entry.until.max(until);
         if !was_slowed {
             (entry.since, entry.ordered, entry.port, entry.scan) = (now, now, port, scan);
+            self.timers.remove(&(entry.timer, source));
+            self.timers.insert((until, source));
+            entry.timer = until;
             return Slowing::New;
         }
         // Probes that were on their way when it was slowed look as if the kernel did not know it.
@@ -191,22 +215,37 @@ impl Slowed {
         false
     }
 
+    /// Notes that the log says that a source is slowed.
+    pub(super) fn set_reported(&mut self, source: Source) {
+        if let Some(entry) = self.entries.get_mut(&source) {
+            entry.is_reported = true;
+        }
+    }
+
+    /// The bits that prove a source now.
+    fn bits(&self) -> i32 {
+        if self.entries.len() > FLOOD { BITS_IN_FLOOD } else { BITS }
+    }
+
     /// Counts a retransmission of a slowed source. Returns whether it proves the source's address.
     pub(super) fn retransmission(&mut self, source: Source, port: u16, answered: bool) -> bool {
-        let bits = if self.entries.len() > FLOOD { BITS_IN_FLOOD } else { BITS };
+        let bits = self.bits();
         self.entries.get_mut(&source).is_some_and(|entry| entry.proof.note(port, answered, bits))
     }
 
-    /// Forgets a source. Returns whether it was slowed.
-    pub(super) fn remove(&mut self, now: MonoTime, source: Source) -> bool {
+    /// Forgets a source. Returns whether the end is to be reported.
+    pub(super) fn remove(&mut self, source: Source) -> bool {
         let Some(entry) = self.entries.remove(&source) else { return false };
         self.timers.remove(&(entry.timer, source));
-        entry.until > now
+        entry.is_reported
     }
 
     /// The source, if it is slowed.
     pub(super) fn view(&self, now: MonoTime, source: Source) -> Option<SlowedView> {
-        self.entries.get(&source).filter(|entry| entry.until > now).map(|entry| view(source, entry))
+        self.entries
+            .get(&source)
+            .filter(|entry| entry.until > now)
+            .map(|entry| self.seen(source, entry))
     }
 
     /// The slowed sources after this one, in order.
@@ -219,15 +258,30 @@ impl Slowed {
         self.entries
             .range((from, Bound::Unbounded))
             .filter(move |(_, entry)| entry.until > now)
-            .map(|(source, entry)| view(*source, entry))
+            .map(|(source, entry)| self.seen(*source, entry))
+    }
+
+    fn seen(&self, source: Source, entry: &Entry) -> SlowedView {
+        let Entry { since, until, port, scan, ref proof, .. } = *entry;
+        let answered = usize::from(proof.answered);
+        let proof = ProofView {
+            // As many as silent ports alone would take.
+            bits: proof.evidence / SILENT,
+            needed: self.bits(),
+            silent: proof.ports.len().saturating_sub(answered),
+            answered,
+            is_blind: proof.is_blind,
+        };
+        SlowedView { source, since, until, port, scan, proof }
     }
 
     pub(super) fn next_timer(&self) -> Option<MonoTime> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Handles at most `most` entries whose timer is due.
-    pub(super) fn on_timer(&mut self, now: MonoTime, most: usize) {
+    /// Handles at most `most` entries whose timer is due; `ended` gets those whose end is to be
+    /// reported.
+    pub(super) fn on_timer(&mut self, now: MonoTime, most: usize, mut ended: impl FnMut(Source)) {
         for _ in 0..most {
             let Some((at, source)) = self.timers.first().copied().filter(|(at, _)| *at <= now)
             else {
@@ -235,7 +289,11 @@ impl Slowed {
             };
             self.timers.remove(&(at, source));
             let Some(entry) = self.entries.get_mut(&source) else { continue };
-            let memory = if entry.proof.is_blind { BLIND_MEMORY_MS } else { 0 };
+            let is_over = entry.until <= now;
+            if is_over && std::mem::take(&mut entry.is_reported) {
+                ended(source);
+            }
+            let memory = if is_over && entry.proof.is_blind { BLIND_MEMORY_MS } else { 0 };
             let end = MonoTime::from_millis(entry.until.millis().saturating_add(memory));
             if end > now {
                 entry.timer = end;
@@ -244,17 +302,6 @@ impl Slowed {
                 self.entries.remove(&source);
             }
         }
-    }
-}
-
-fn view(source: Source, entry: &Entry) -> SlowedView {
-    SlowedView {
-        source,
-        since: entry.since,
-        until: entry.until,
-        port: entry.port,
-        scan: entry.scan,
-        is_blind: entry.proof.is_blind,
     }
 }
 
@@ -333,14 +380,56 @@ mod tests {
         let mut slowed = Slowed::default();
         slow(&mut slowed, at(1), 1, true);
         assert!((1..=3).all(|port| !slowed.retransmission(source(1), port, true)));
-        slowed.on_timer(at(100), 10);
+        slowed.on_timer(at(100), 10, |_| {});
         assert_eq!(slowed.view(at(100), source(1)), None);
         assert_eq!(slow(&mut slowed, at(101), 1, true), Slowing::New);
         assert!((4..=64).all(|port| !slowed.retransmission(source(1), port, false)));
-        assert!(slowed.view(at(101), source(1)).is_some_and(|view| view.is_blind));
-        slowed.on_timer(at(90_000), 10);
+        assert!(slowed.view(at(101), source(1)).is_some_and(|view| view.proof.is_blind));
+        slowed.on_timer(at(161), 10, |_| {});
+        slowed.on_timer(at(90_000), 10, |_| {});
         assert_eq!(slow(&mut slowed, at(90_001), 1, true), Slowing::New);
-        assert!(slowed.view(at(90_001), source(1)).is_some_and(|view| !view.is_blind));
+        assert!(slowed.view(at(90_001), source(1)).is_some_and(|view| !view.proof.is_blind));
+    }
+
+    #[test]
+    fn the_end_of_a_reported_source_is_reported_once_when_its_time_is_up() {
+        let mut slowed = Slowed::default();
+        let ends = |slowed: &mut Slowed, second| {
+            let mut ended = Vec::new();
+            slowed.on_timer(at(second), 10, |source| ended.push(source));
+            ended
+        };
+        for n in 1..=3 {
+            slow(&mut slowed, at(1), n, true);
+            assert!((1..=3).all(|port| !slowed.retransmission(source(n), port, n == 2)));
+        }
+        slowed.set_reported(source(1));
+        slowed.set_reported(source(2));
+        // It continues.
+        slow(&mut slowed, at(30), 1, true);
+        assert_eq!(ends(&mut slowed, 61), [source(2)]);
+        assert_eq!(ends(&mut slowed, 90), [source(1)]);
+        // The second one is remembered as blind, and slowed again.
+        slow(&mut slowed, at(100), 2, true);
+        slowed.set_reported(source(2));
+        assert_eq!(slowed.next_timer(), Some(at(160)));
+        assert_eq!(ends(&mut slowed, 160), [source(2)]);
+        assert_eq!(ends(&mut slowed, 200_000), []);
+        assert_eq!(slowed.next_timer(), None);
+    }
+
+    #[test]
+    fn a_view_has_the_evidence_of_the_proof() {
+        let mut slowed = Slowed::default();
+        slow(&mut slowed, at(1), 1, true);
+        assert!((1..=9).all(|port| !slowed.retransmission(source(1), port, false)));
+        let proof = |slowed: &Slowed| slowed.view(at(2), source(1)).unwrap().proof;
+        let seen = ProofView { bits: 9, needed: 16, silent: 9, answered: 0, is_blind: false };
+        assert_eq!(proof(&slowed), seen);
+        assert!(!slowed.retransmission(source(1), 10, true));
+        assert_eq!(proof(&slowed), ProofView { bits: 3, answered: 1, ..seen });
+        assert!((11..=14).all(|port| !slowed.retransmission(source(1), port, true)));
+        assert_eq!(proof(&slowed), ProofView { bits: -11, answered: 4, is_blind: true, ..seen });
     }
 
     #[test]
@@ -371,7 +460,7 @@ mod tests {
         assert!(slowed.view(at(102), source(0)).is_some());
         assert_eq!((slowed.entries.len(), slowed.timers.len()), (SLOWED_MAX, SLOWED_MAX));
         while slowed.next_timer().is_some() {
-            slowed.on_timer(at(200), 4096);
+            slowed.on_timer(at(200), 4096, |_| {});
         }
         assert_eq!((slowed.entries.len(), slowed.timers.len()), (0, 0));
         let entry = size_of::<Entry>() + size_of::<Source>();

@@ -130,7 +130,8 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A line as text, and what it says.
 fn parsed(line: &[u8]) -> Option<(&str, history::Entry)> {
     let line = std::str::from_utf8(line).ok()?.trim_end();
-    Some((line, history::Entry::parse(line)?))
+    let entry = history::Entry::parse(line).filter(|entry| !entry.is_slowed)?;
+    Some((line, entry))
 }
 
 /// Whether no line of the content is a blocked host: then it is another program's file under our

@@ -115,7 +115,7 @@ pub enum Notice {
 pub enum Response {
     /// `respond.command` has ended, or could not be started.
     Command {
-        /// The blocked source, as it replaced `{target}`.
+        /// The source, as it replaced `{target}`.
         target: String,
         /// Program and arguments, joined by blanks.
         command: String,

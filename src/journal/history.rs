@@ -1,4 +1,4 @@
-//! The history file: a line for each block in PortSentry 1.2's format, appended, never truncated.
+//! The history file: a line for each block, and for each source that is slowed, in PortSentry 1.2's format, appended, never truncated.
 //!
 //! A failing disk costs a bounded queue and one message an hour. A file that was rotated away is
 //! reopened.
@@ -189,6 +189,8 @@ pub struct Entry {
     pub port: u16,
     /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
     pub protocol: String,
+    /// It was slowed, not blocked.
+    pub is_slowed: bool,
 }
 
 impl Entry {
@@ -201,7 +203,8 @@ impl Entry {
         let (host, address) = hosts.rsplit_once('/')?;
         let mut fields = rest.split_ascii_whitespace();
         let (port, protocol, blocked) = (fields.next()?, fields.next()?, fields.next()?);
-        if blocked != "Blocked" {
+        let is_slowed = blocked == "Slowed";
+        if !is_slowed && blocked != "Blocked" {
             return None;
         }
         Some(Self {
@@ -210,6 +213,7 @@ impl Entry {
             address: address.parse().ok()?,
             port: port.parse().ok()?,
             protocol: protocol.to_owned(),
+            is_slowed,
         })
     }
 

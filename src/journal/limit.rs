@@ -29,13 +29,13 @@ pub(crate) const WATCHED_NAMES: u32 = 60;
 pub(crate) enum Class {
     /// Scans of verified sources.
     ScanProven,
-    /// Scans of unverified sources.
+    /// Scans of unverified sources, and that they are slowed.
     ScanUnproven,
     /// Blocks of verified sources.
     BlockProven,
     /// Blocks of unverified sources.
     BlockUnproven,
-    /// Blocks and slow-downs that ended.
+    /// Blocks and slowed sources that ended.
     Ended,
     /// Blocks and unblocks that the kernel refused.
     Failed,
@@ -46,7 +46,7 @@ pub(crate) enum Class {
     /// `log` records of other modules, which a packet may have caused too.
     Message,
     /// Lines of the history file. They do not count for the total: each stands for a block in the
-    /// kernel.
+    /// kernel or a slowed source.
     History,
 }
 
@@ -55,11 +55,11 @@ impl Class {
     pub(crate) fn of(notice: &Notice) -> Option<Self> {
         Some(match notice {
             Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
-            Notice::Engine(Report::Scan { .. }) => Self::ScanUnproven,
+            Notice::Engine(Report::Scan { .. } | Report::Slowed { .. }) => Self::ScanUnproven,
             Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
             Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
             Notice::Engine(
-                Report::Unblocked { .. } | Report::Released { .. } | Report::Exempted { .. },
+                Report::Unblocked { .. } | Report::Exempted { .. } | Report::Released { .. },
             ) => Self::Ended,
             // Dropped commands are reported every ten seconds at most, and stand for the lines that
             // are held back.

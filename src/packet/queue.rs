@@ -6,7 +6,9 @@
 //! has passed the trigger and cannot be blocked, because so many are new in this minute, goes on
 //! when the identical SYN comes again, as TCP sends it after a second: a scanner learns nothing
 //! meanwhile, and a host whose address was forged loses a second and no connection. The same holds
-//! for a suspect without recorded evidence while the queue of probes overflows.
+//! for a suspect without recorded evidence while the queue of probes overflows, and for one that is
+//! slowed while its connection waits; the rules see the SYN of a slowed source before any queue, so
+//! that this one connection, which began before, takes three seconds.
 
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;

@@ -8,7 +8,7 @@ use super::{Engine, must_lift};
 use crate::config::Mode;
 use crate::engine::account::Touch;
 use crate::engine::entry::{Adopted, Order};
-use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, Source};
+use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, SlowEnding, Source};
 use crate::probe::Port;
 
 /// What [`Engine::unblock_within`] did.
@@ -113,9 +113,9 @@ impl Engine {
         }
         done.released = self.slowed_within(target, account);
         for source in &done.released {
-            self.slowed.remove(now, *source);
             self.forgive(now, *source, actions);
             self.ledger.forget(*source);
+            self.end_slowing(*source, SlowEnding::Manual, actions);
         }
         done.target = Some(account);
         done
@@ -129,11 +129,11 @@ impl Engine {
 
     /// Forgets all slowed sources; the rules must be made to forget theirs. Returns how many there
     /// were.
-    pub fn release_all(&mut self, now: MonoTime) -> usize {
+    pub fn release_all(&mut self, now: MonoTime, actions: &mut Vec<Action>) -> usize {
         let now = self.tick(now);
         let all: Vec<Source> = self.slowed.views(now, None).map(|view| view.source).collect();
         for source in &all {
-            self.slowed.remove(now, *source);
+            self.end_slowing(*source, SlowEnding::Manual, actions);
             self.ledger.forget(*source);
         }
         all.len()

@@ -42,6 +42,8 @@ impl Engine {
                 if is_proven_scan {
                     self.offenders.note(now, source, self.policy.escalate.memory);
                 }
+                let ending = if is_proven_scan { SlowEnding::Proven } else { SlowEnding::Blocked };
+                self.end_slowing(source, ending, actions);
             }
             // Otherwise the next probe would block the source again, a second after the
             // administrator unblocked it.
@@ -70,7 +72,10 @@ impl Engine {
             |source| renewal(policy, always, never_block, source),
             actions,
         );
-        self.slowed.on_timer(now, MAX_TIMERS_PER_CALL);
+        self.slowed.on_timer(now, MAX_TIMERS_PER_CALL, |source| {
+            let ending = SlowEnding::Expired;
+            actions.push(Action::Report(Report::Released { source, ending }));
+        });
         self.review_slowed(now, actions);
         let Self { blocks, policy, always, never_block, ledger, services, counted, .. } = self;
         if let Some(from) = self.review_from {
@@ -98,24 +103,41 @@ impl Engine {
         }
     }
 
-    /// Releases slowed sources that are never-block now, or whose ports are services now.
+    /// Releases slowed sources that are never-block now, or whose ports are services now, or all if
+    /// none is to be slowed.
     fn review_slowed(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
         let Some(after) = self.release_after else { return };
         let views = self.slowed.views(now, after).take(MAX_REVIEWED_PER_CALL);
         let page: Vec<Source> = views.map(|view| view.source).collect();
         self.release_after = page.last().map(|last| Some(*last));
         for source in page {
-            if self.is_never_block(source) {
-                self.slowed.remove(now, source);
-                actions.push(Action::Release { source, forget: None });
+            let ending = if !self.policy.slows() {
+                SlowEnding::Configuration
+            } else if self.is_never_block(source) {
+                SlowEnding::NeverBlock
             } else if is_served(&self.ledger, (&self.services, self.counted), now, source) {
-                self.slowed.remove(now, source);
-                let forget = Some(self.touched(source));
-                actions.push(Action::Release { source, forget });
+                SlowEnding::Services
+            } else {
+                continue;
+            };
+            let forget = (ending == SlowEnding::Services).then(|| self.touched(source));
+            actions.push(Action::Release { source, forget });
+            if ending == SlowEnding::Services {
                 self.ledger.forget(source);
-                let ending = SlowEnding::Services;
-                actions.push(Action::Report(Report::Released { source, ending }));
             }
+            self.end_slowing(source, ending, actions);
+        }
+    }
+
+    /// Forgets that a source is slowed, and reports the end if the beginning was reported.
+    pub(super) fn end_slowing(
+        &mut self,
+        source: Source,
+        ending: SlowEnding,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.slowed.remove(source) {
+            actions.push(Action::Report(Report::Released { source, ending }));
         }
     }
 

@@ -196,9 +196,6 @@ impl Engine {
             let touch = Touch::new(self.now, probe);
             let (_, found) = self.ledger.touch(self.now, source, touch, self.counted);
             self.evaluate(self.now, (source, found), probe, true, actions);
-            if self.blocks.covers(source) {
-                self.slowed.remove(self.now, source);
-            }
         }
         trigger
     }
@@ -223,6 +220,17 @@ impl Engine {
             actions.push(Action::Slow { source, timeout });
         }
         self.report_not_blocked(now, (source, found), probe, (NotBlocked::Slowed, false), actions);
+        if slowing != Slowing::New {
+            return;
+        }
+        if !self.slowed_tokens.take(now) {
+            self.status.reports_held_back += 1;
+            return;
+        }
+        self.slowed.set_reported(source);
+        let reason = self.reason(now, source, probe.scan, false);
+        let report = Report::Slowed { source, port: probe.port, timeout, reason };
+        actions.push(Action::Report(report));
     }
 
     /// Orders a block, or reports why the source is not blocked.

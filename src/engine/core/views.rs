@@ -39,6 +39,9 @@ impl Engine {
         if self.policy.accounts(source).any(|account| self.blocks.view(account).is_some()) {
             return ConnectionVerdict::Blocked;
         }
+        if self.policy.accounts(source).any(|account| self.slowed.view(self.now, account).is_some()) {
+            return ConnectionVerdict::Held;
+        }
         let is_past = |account| {
             [Transport::Tcp, Transport::Udp].into_iter().any(|transport| {
                 matches!(self.decision(account, ScanKind::Syn, transport), Decision::Block { .. })
@@ -117,6 +120,11 @@ impl Engine {
         self.slowed
             .views(self.now, after)
             .map(|view| (view, self.reason(self.now, view.source, view.scan, false)))
+    }
+
+    /// The slowed sources after this one, in order, each with the end of its time.
+    pub fn slowed_until(&self, after: Option<Source>) -> impl Iterator<Item = (Source, MonoTime)> {
+        self.slowed.views(self.now, after).map(|view| (view.source, view.until))
     }
 
     /// The account of an address that is slowed, if there is one.

@@ -194,6 +194,22 @@ fn both(name: Option<&HostName>, otherwise: impl Display, address: IpAddr) -> St
 fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
     match report {
         Report::Scan { probe, not_blocked, .. } => scan(probe, *not_blocked, name),
+        Report::Slowed { source, .. } => {
+            let why = NotBlocked::Slowed.text();
+            vec![format!("attackalert: Host {source} was not blocked: {why}")]
+        }
+        Report::Released { source, ending } => {
+            let why = match ending {
+                SlowEnding::Expired => "its time is up",
+                SlowEnding::Proven => "its address is proven",
+                SlowEnding::Blocked => "it is blocked by hand",
+                SlowEnding::Manual => "released by hand",
+                SlowEnding::NeverBlock => "it must never be blocked",
+                SlowEnding::Configuration => "the configuration slows no source",
+                SlowEnding::Services => "services listen on all ports that it probed",
+            };
+            vec![format!("adminalert: Host {source} is no longer slowed: {why}.")]
+        }
         Report::Blocked { source, timeout, reason, renewed, .. } => {
             let time = timeout.map_or_else(
                 || "until it is unblocked".to_owned(),
@@ -225,12 +241,6 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
             };
             vec![format!("adminalert: Host {source} is no longer blocked: {why}.")]
         }
-        Report::Released { source, ending } => {
-            let why = match ending {
-                SlowEnding::Services => "services listen on all ports that it probed",
-            };
-            vec![format!("adminalert: Host {source} is no longer slowed: {why}.")]
-        }
         Report::Exempted { source, exempt } => {
             let exempt = Source::from(*exempt);
             vec![format!("adminalert: Host {exempt} is exempt from the block of {source}.")]
@@ -258,8 +268,9 @@ fn scan(probe: &Probe, not_blocked: Option<NotBlocked>, host: Option<&HostName>)
             | NotBlocked::UnprovenReport,
         ) => texts
             .push(format!("attackalert: Ignoring {name} response per configuration file setting.")),
-        // The command has its own line; 1.2 logged no more either (`BLOCK_TCP="2"`).
-        None | Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand) => {}
+        // The command has its own line, as has a slowed source; 1.2 logged no more either
+        // (`BLOCK_TCP="2"`).
+        None | Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand | NotBlocked::Slowed) => {}
         Some(why) => {
             texts.push(format!("attackalert: Host {source} was not blocked: {}", why.text()));
         }
@@ -291,7 +302,8 @@ fn message_lines(level: Level, text: &str) -> impl Iterator<Item = String> {
         .map(move |line| message(level, "", line))
 }
 
-/// The line of the history file, without its line end; `None` for all events but new blocks.
+/// The line of the history file, without its line end; `None` for all events but new blocks and
+/// slowed sources. The latter end with `Slowed`, so that what reads blocks skips them.
 ///
 /// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's,
 /// since the jail that fail2ban ships reads it. An IPv6 block has its prefix in place of the name
@@ -300,15 +312,19 @@ fn message_lines(level: Level, text: &str) -> impl Iterator<Item = String> {
 /// or a slash. A manual block has no port and is written as `Port: 0 MANUAL`, which fail2ban's
 /// pattern skips.
 pub(crate) fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
-    let Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) = &event.notice else {
-        return None;
+    let (source, port, what) = match &event.notice {
+        Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) => {
+            (source, *port, "Blocked")
+        }
+        Notice::Engine(Report::Slowed { source, port, .. }) => (source, Some(*port), "Slowed"),
+        _ => return None,
     };
     let address = source.network().addr();
     let (number, name) =
         port.map_or((0, "MANUAL".to_owned()), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
-        "{} - {} Host: {} Port: {number} {name} Blocked",
+        "{} - {} Host: {} Port: {number} {name} {what}",
         event.at.as_second(),
         local.strftime("%m/%d/%Y %H:%M:%S"),
         both(event.name.as_ref(), source, address),
@@ -317,7 +333,7 @@ pub(crate) fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String
 
 #[cfg(test)]
 mod tests {
-    use super::super::samples::{all, blocked, command, event, named, scan};
+    use super::super::samples::{all, blocked, command, event, named, scan, slowed};
     use super::*;
     use crate::probe::ScanKind;
 
@@ -347,9 +363,10 @@ DEBUG attackalert: Host: 10.77.1.1/10.77.1.1 is already blocked Ignoring
 DEBUG attackalert: Host 10.77.1.1 stays blocked via nftables for 1m: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 WARN attackalert: Host 2001:db8:1::/64 has been blocked via nftables for 1m: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 WARN adminalert: Host 192.0.2.0/24 has been blocked via nftables until it is unblocked: by hand: abuse
+WARN attackalert: Host 10.77.1.1 was not blocked: slowed until its address is proven
+INFO adminalert: Host 10.77.1.1 is no longer slowed: its time is up.
 ERROR attackalert: ERROR: Could not block host 10.77.1.1 via nftables: no space in set\\nof 10
 INFO adminalert: Host 10.77.1.1 is no longer blocked: its time is up.
-INFO adminalert: Host 10.77.1.1 is no longer slowed: services listen on all ports that it probed.
 INFO adminalert: Host 10.77.1.1 is exempt from the block of 10.0.0.0/8.
 ERROR adminalert: ERROR: Could not unblock host 10.77.1.1: busy
 INFO adminalert: PortSentry has reloaded its configuration.
@@ -551,6 +568,10 @@ INFO adminalert: 2 blocks left in force in the kernel."
                 .unwrap()
                 .starts_with("1795188400 - 11/20/2026 17:26:40 Host")
         );
-        assert_eq!(all().iter().filter_map(|event| history(event, &utc)).count(), 3);
+        assert_eq!(
+            line(slowed("10.77.1.1", 1)).unwrap(),
+            "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Slowed"
+        );
+        assert_eq!(all().iter().filter_map(|event| history(event, &utc)).count(), 4);
     }
 }

@@ -128,6 +128,30 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             facts.push(("not_blocked", not_blocked.map(NotBlocked::text).into()));
             facts
         }
+        Report::Slowed { source, port, timeout, reason } => {
+            let mut facts = vec![
+                kind("slowed"),
+                address(source),
+                name,
+                ("port", port.to_string().into()),
+                ("timeout", timeout.as_secs().into()),
+                ("blocking", false.into()),
+            ];
+            facts.extend(why(reason));
+            facts
+        }
+        Report::Released { source, ending } => {
+            let ending = match ending {
+                SlowEnding::Expired => "expired",
+                SlowEnding::Proven => "proven",
+                SlowEnding::Blocked => "blocked",
+                SlowEnding::Manual => "by-hand",
+                SlowEnding::NeverBlock => "never-block",
+                SlowEnding::Configuration => "configuration",
+                SlowEnding::Services => "services",
+            };
+            vec![kind("released"), address(source), name, ("ending", ending.into())]
+        }
         Report::Blocked { source, port, timeout, reason, renewed } => {
             let mut facts = vec![
                 kind("blocked"),
@@ -153,12 +177,6 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 Ending::Services => "services",
             };
             vec![kind("unblocked"), address(source), name, ("ending", ending.into())]
-        }
-        Report::Released { source, ending } => {
-            let ending = match ending {
-                SlowEnding::Services => "services",
-            };
-            vec![kind("released"), address(source), name, ("ending", ending.into())]
         }
         Report::Exempted { source, exempt } => {
             let network = source.to_string();
@@ -237,10 +255,11 @@ starting: version
 watching: transport mode ports ranges excluded services
 active:
 scan: address name source destination port ip_options blocking scan proven reason not_blocked
+slowed: address name port timeout blocking scan proven reason
+released: address name ending
 blocked: address name port timeout renewed scan proven reason
 block-failed: address name error
 unblocked: address name ending
-released: address name ending
 exempted: address name network
 unblock-failed: address name error
 reloaded:

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::samples::{CLASSIC, all, at, event, reason, scan};
 use super::{Line, classic, json, lines, message};
 use crate::config::PortSet;
-use crate::engine::{Ending, Reason, Report, Source};
+use crate::engine::{Ending, Reason, Report, SlowEnding, Source};
 use crate::journal::{Event, Notice, Response};
 use crate::mdoc::{self, Item, WILD, fits};
 use crate::probe::{ScanKind, Transport};
@@ -59,6 +59,17 @@ fn events() -> Vec<Event> {
     ] {
         notices.push(Notice::Engine(Report::Unblocked { source: host, ending }));
     }
+    for ending in [
+        SlowEnding::Expired,
+        SlowEnding::Proven,
+        SlowEnding::Blocked,
+        SlowEnding::Manual,
+        SlowEnding::NeverBlock,
+        SlowEnding::Configuration,
+        SlowEnding::Services,
+    ] {
+        notices.push(Notice::Engine(Report::Released { source: host, ending }));
+    }
     for (mode, ports, excluded) in [
         ("advanced", PortSet::range(1, 9), PortSet::default()),
         ("advanced", PortSet::range(5, 900), PortSet::range(100, 300)),
@@ -106,10 +117,11 @@ fn place(notice: &Notice) -> usize {
         Notice::Restored { .. } => 23,
         Notice::Shed { .. } => 24,
         Notice::Engine(Report::Exempted { .. }) => 25,
-        Notice::Engine(Report::Released { .. }) => 26,
+        Notice::Engine(Report::Slowed { .. }) => 26,
+        Notice::Engine(Report::Released { .. }) => 27,
     }
 }
-const PLACES: usize = 27;
+const PLACES: usize = 28;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

@@ -85,9 +85,12 @@ pub(crate) fn message(
 /// The host whose name is shown with an event: a single address, no network or prefix. `watched`:
 /// the event is also sent as JSON.
 pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> Option<IpAddr> {
-    // PortSentry 1.2 had names only in the lines of scans and blocks.
-    let is_named =
-        matches!(event.notice, Notice::Engine(Report::Scan { .. } | Report::Blocked { .. }));
+    // PortSentry 1.2 had names only in the lines of scans and blocks; a slowed source has one in
+    // the history.
+    let is_named = matches!(
+        event.notice,
+        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. } | Report::Slowed { .. })
+    );
     if !is_named && !watched && format == LogFormat::Classic {
         return None;
     }
@@ -96,6 +99,7 @@ pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> O
         Notice::Engine(Report::Scan { probe, .. }) => Some(probe.source),
         Notice::Engine(
             Report::Blocked { source, .. }
+            | Report::Slowed { source, .. }
             | Report::BlockFailed { source, .. }
             | Report::Unblocked { source, .. }
             | Report::Released { source, .. }
@@ -118,14 +122,14 @@ pub(crate) fn level(event: &Event) -> Level {
         Notice::Engine(Report::Blocked { renewed: true, .. }) | Notice::NeverBlock { .. } => {
             Level::Debug
         }
-        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. })
+        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. } | Report::Slowed { .. })
         | Notice::Lost { .. }
         | Notice::Shed { .. }
         | Notice::ForeignChange { .. }
         | Notice::Warning(_)
         | Notice::HeldBack { .. } => Level::Warn,
         Notice::Engine(
-            Report::Unblocked { .. } | Report::Released { .. } | Report::Exempted { .. },
+            Report::Unblocked { .. } | Report::Exempted { .. } | Report::Released { .. },
         )
         | Notice::Response(
             Response::Command { ended: Ended::Success, .. }
@@ -294,6 +298,15 @@ pub(crate) mod samples {
         })
     }
 
+    pub(crate) fn slowed(source: &str, number: u16) -> Notice {
+        Notice::Engine(Report::Slowed {
+            source: Source::of(source.parse().unwrap(), 64),
+            port: Port { transport: Transport::Tcp, number },
+            timeout: Duration::from_secs(60),
+            reason: reason(ScanKind::Syn),
+        })
+    }
+
     /// Every kind of notice.
     pub(crate) fn all() -> Vec<Event> {
         let host = Source::of("10.77.1.1".parse().unwrap(), 64);
@@ -314,12 +327,13 @@ pub(crate) mod samples {
                 reason: Reason::Manual("abuse".into()),
                 renewed: false,
             }),
+            slowed("10.77.1.1", 1),
+            Notice::Engine(Report::Released { source: host, ending: SlowEnding::Expired }),
             Notice::Engine(Report::BlockFailed {
                 source: host,
                 error: "no space in set\nof 10".into(),
             }),
             Notice::Engine(Report::Unblocked { source: host, ending: Ending::Expired }),
-            Notice::Engine(Report::Released { source: host, ending: SlowEnding::Services }),
             Notice::Engine(Report::Exempted {
                 source: Source::from("10.0.0.0/8".parse::<ipnet::IpNet>().unwrap()),
                 exempt: "10.77.1.1/32".parse().unwrap(),

@@ -197,9 +197,12 @@ impl Bench {
                     if renewed { " renewed" } else { "" }
                 )
             }
+            Report::Slowed { source, port, timeout, reason } => {
+                format!("slowed {source} {timeout:?} for {port}: {reason}")
+            }
+            Report::Released { source, ending } => format!("released {source} {ending:?}"),
             Report::BlockFailed { source, error } => format!("failed {} {error}", source),
             Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
-            Report::Released { source, ending } => format!("released {source} {ending:?}"),
             Report::Exempted { source, exempt } => format!("exempted {exempt} from {source}"),
             Report::UnblockFailed { source, error } => format!("unblock failed {} {error}", source),
         };

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
-use crate::engine::{Reason, Refusal};
+use crate::engine::{ConnectionVerdict, Reason, Refusal};
 
 // P7, D15
 #[test]
@@ -269,6 +269,79 @@ fn a_slowed_source_that_becomes_never_block_is_released() {
     bench.carry_out(actions);
     assert_eq!(bench.engine.slowed(None).count(), 0);
     assert_eq!(bench.released.len(), 1);
+    assert_eq!(bench.report_lines().last().unwrap(), "released 203.0.113.9 NeverBlock");
+}
+
+#[test]
+fn the_beginning_and_the_end_of_slowing_are_reported_once() {
+    let slow = |policy: &mut Policy| policy.unproven.action = UnprovenAction::Slow;
+    let beginning = [
+        "scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 slowed until its address is proven",
+        "slowed 203.0.113.9 60s for tcp/3: syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3",
+    ];
+    let mut bench = Bench::new(slow);
+    bench.syn(SCANNER, 1..9);
+    assert_eq!(bench.report_lines(), beginning);
+    bench.wait(61 * SECOND);
+    assert_eq!(bench.report_lines(), ["released 203.0.113.9 Expired"]);
+    // The scan was reported within this window; that it is slowed again is news.
+    bench.syn(SCANNER, 9..12);
+    assert!(bench.report_lines().concat().starts_with("slowed 203.0.113.9 60s for tcp/9"));
+
+    type Ends = fn(&mut Bench);
+    let ends: [(Ends, &str); 3] = [
+        (
+            |bench| {
+                bench.command(|engine, now, actions| {
+                    engine.unblock_within(now, host(SCANNER), actions);
+                })
+            },
+            "released 203.0.113.9 Manual",
+        ),
+        (
+            |bench| {
+                bench.command(|engine, now, actions| {
+                    engine.block(now, host(SCANNER), None, "", actions).unwrap();
+                })
+            },
+            "released 203.0.113.9 Blocked",
+        ),
+        (
+            |bench| {
+                let mut policy = bench.engine.policy().clone();
+                policy.unproven.action = UnprovenAction::Block;
+                bench.reconfigure(policy);
+            },
+            "released 203.0.113.9 Configuration",
+        ),
+    ];
+    for (end, reported) in ends {
+        let mut bench = Bench::new(slow);
+        bench.syn(SCANNER, 1..9);
+        bench.report_lines();
+        end(&mut bench);
+        let lines = bench.report_lines();
+        let released = lines.iter().filter(|line| line.starts_with("released"));
+        assert_eq!(released.collect::<Vec<_>>(), [reported]);
+        assert_eq!(bench.engine.slowed(None).count(), 0);
+        bench.wait(120 * SECOND);
+        assert_eq!(bench.report_lines(), [""; 0]);
+    }
+}
+
+// P9
+#[test]
+fn a_flood_reports_no_more_ends_than_beginnings_and_few_of_both() {
+    let mut bench = Bench::new(|policy| policy.unproven.action = UnprovenAction::Slow);
+    for n in 0..2000_u32 {
+        let source = Ipv4Addr::from(0x0a46_0000 + n).to_string();
+        bench.syn(&source, 1..4);
+    }
+    bench.wait(120 * SECOND);
+    let lines = bench.report_lines();
+    let count = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
+    assert_eq!((count("slowed"), count("released")), (600, 600));
+    assert_eq!(bench.engine.slowed(None).count(), 0);
 }
 
 // P3
@@ -279,16 +352,27 @@ fn unproven_action_slow_slows_once_and_blocks_with_the_proof() {
     let source = bench.engine.policy().account(SCANNER.parse().unwrap());
     let timeout = Duration::from_secs(60);
     assert_eq!(bench.orders, [Action::Slow { source, timeout }]);
-    assert!(bench.report_lines().concat().ends_with("slowed until its address is proven"));
     assert_eq!(
         bench.engine.slowed(None).map(|(view, _)| view.source).collect::<Vec<_>>(),
         [source]
     );
+    // Its connection that waits in a queue does not pass at once.
+    let verdict = bench.engine.connection_verdict(SCANNER.parse().unwrap());
+    assert_eq!(verdict, ConnectionVerdict::Held);
     bench.rule_event(SCANNER, 100..120, |engine, now, probe, actions| {
         engine.on_retransmission(now, probe, false, actions)
     });
     assert!(bench.engine.blocked(source).is_some_and(|view| view.reason.proven()));
     assert_eq!(bench.engine.slowed(None).count(), 0);
+    assert_eq!(bench.report_lines().last().unwrap(), "released 203.0.113.9 Proven");
+    // A kernel that refuses the block leaves it slowed.
+    let mut bench = Bench::new(|policy| policy.unproven.action = UnprovenAction::Slow);
+    bench.syn(SCANNER, 1..9);
+    bench.refuse = true;
+    bench.rule_event(SCANNER, 100..120, |engine, now, probe, actions| {
+        engine.on_retransmission(now, probe, false, actions)
+    });
+    assert_eq!(bench.engine.slowed(None).count(), 1);
 }
 
 #[test]
