@@ -10,6 +10,9 @@ use crate::engine::{MonoTime, Source};
 /// Elements that go into their set between two looks at packets: some three milliseconds.
 const MAX_PER_WAKE: usize = 1000;
 
+/// Slowed sources that are slowed again between two looks at packets: two milliseconds.
+pub(super) const SLOWED_PER_WAKE: usize = 500;
+
 /// What the kernel refused is tried again after this, twice as long each further time.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// But not later than this.
@@ -22,6 +25,8 @@ pub(crate) struct Backlog {
     lost: VecDeque<Source>,
     /// Hosts whose elements have neither comment nor counter yet.
     bare: VecDeque<Source>,
+    /// Slowed sources may be missing in the kernel's sets after this one; `Some(None)`: all may.
+    slowed: Option<Option<Source>>,
     /// Families whose intervals are not what the blocks want.
     networks: [bool; 2],
     /// How many are sent at once: fewer after a refusal, so that one element that the kernel does
@@ -42,6 +47,7 @@ impl Default for Backlog {
         Self {
             lost: VecDeque::new(),
             bare: VecDeque::new(),
+            slowed: None,
             networks: [false; 2],
             piece: MAX_PER_WAKE,
             refused: Vec::new(),
@@ -65,6 +71,22 @@ impl Backlog {
         self.bare.extend(sources);
     }
 
+    /// All slowed sources have to be slowed again.
+    pub(super) fn slow_again(&mut self) {
+        self.slowed = Some(None);
+    }
+
+    /// The source after which slowed ones are to be slowed again, if it is their turn: blocks come
+    /// first.
+    pub(super) fn slow_after(&self) -> Option<Option<Source>> {
+        self.slowed.filter(|_| self.lost.is_empty())
+    }
+
+    /// Those up to this source are slowed again; `None`: there are no more.
+    pub(super) fn slowed_to(&mut self, last: Option<Source>) {
+        self.slowed = last.map(Some);
+    }
+
     /// The intervals of a family have to be compared with what is wanted.
     pub(super) fn sync(&mut self, family: Family) {
         *family.of_pair_mut(&mut self.networks) = true;
@@ -74,6 +96,7 @@ impl Backlog {
     pub(super) fn clear(&mut self) {
         self.lost.clear();
         self.bare.clear();
+        self.slowed = None;
         self.networks = [false; 2];
         self.refused.clear();
         (self.retry_at, self.networks_at) = (None, None);
@@ -91,8 +114,10 @@ impl Backlog {
 
     /// When there is something to do.
     pub(super) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
-        let is_ready =
-            !self.lost.is_empty() || !self.bare.is_empty() || self.is_network_due(now).is_some();
+        let is_ready = !self.lost.is_empty()
+            || !self.bare.is_empty()
+            || self.slowed.is_some()
+            || self.is_network_due(now).is_some();
         let networks_at = self.networks_at.filter(|_| self.networks != [false; 2]);
         if is_ready { Some(now) } else { self.retry_at.into_iter().chain(networks_at).min() }
     }
@@ -103,9 +128,10 @@ impl Backlog {
         self.lost.drain(..many).collect()
     }
 
-    /// The hosts to complete next, when none is lost any more.
+    /// The hosts to complete next, when nothing is to be restored any more.
     pub(super) fn take_bare(&mut self) -> Vec<Source> {
-        let many = if self.lost.is_empty() { self.bare.len().min(MAX_PER_WAKE) } else { 0 };
+        let is_turn = self.lost.is_empty() && self.slowed.is_none();
+        let many = if is_turn { self.bare.len().min(MAX_PER_WAKE) } else { 0 };
         self.bare.drain(..many).collect()
     }
 
@@ -229,6 +255,24 @@ mod tests {
         assert_eq!(backlog.is_network_due(at(2000)), Some(Family::V4));
         backlog.synced(Family::V4);
         assert_eq!(backlog.next_timer(at(2000)), None);
+    }
+
+    // P14
+    #[test]
+    fn blocks_come_before_slowed_sources_and_those_before_comments() {
+        let mut backlog = Backlog::default();
+        backlog.slow_again();
+        backlog.complete([host(2)]);
+        backlog.restore([host(1)]);
+        assert_eq!((backlog.slow_after(), backlog.take_bare()), (None, vec![]));
+        assert_eq!(backlog.take_lost(), [host(1)]);
+        assert_eq!((backlog.slow_after(), backlog.take_bare()), (Some(None), vec![]));
+        backlog.slowed_to(Some(host(7)));
+        assert_eq!(backlog.slow_after(), Some(Some(host(7))));
+        assert_eq!(backlog.next_timer(at(0)), Some(at(0)));
+        backlog.slowed_to(None);
+        assert_eq!((backlog.slow_after(), backlog.take_bare()), (None, vec![host(2)]));
+        assert_eq!(backlog.next_timer(at(0)), None);
     }
 
     #[test]

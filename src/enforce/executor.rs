@@ -4,6 +4,7 @@
 //! It decides nothing: it carries out the engine's actions and returns the result of each as an
 //! [`Outcome`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -159,18 +160,37 @@ impl<K: Kernel> Executor<K> {
         Ok(())
     }
 
-    /// Slows a source that the rules do not slow by themselves.
+    /// Slows a source that the rules do not slow by themselves, or slows it for longer.
     fn slow(&mut self, source: Source, timeout: Duration) {
+        let (set, element) = self.slowed(source, timeout);
+        // The rules do not renew a slowed prefix.
+        if let Err(error) = self.kernel.renew(set, &element) {
+            log::warn!("cannot slow {source}: {}", error_chain(&error));
+        }
+    }
+
+    /// Slows sources that were slowed before, each for what is left of its time.
+    pub(super) fn slow_again(&mut self, sources: &[(Source, Duration)]) {
+        let mut sets: BTreeMap<SetId, Vec<Element>> = BTreeMap::new();
+        for (source, left) in sources {
+            let (set, element) = self.slowed(*source, *left);
+            sets.entry(set).or_default().push(element);
+        }
+        for (set, elements) in sets {
+            if let Err(error) = self.kernel.add_many(set, &elements) {
+                log::warn!("cannot slow {} sources: {}", elements.len(), error_chain(&error));
+            }
+        }
+    }
+
+    /// A slowed source's set, and its element there.
+    fn slowed(&self, source: Source, timeout: Duration) -> (SetId, Element) {
         let set = match self.placement.place(source) {
             Place::Host(SetId::Blocked4, _) => SetId::Held4,
             Place::Host(..) => SetId::Held6,
             Place::Network(_) => SetId::HeldNets6,
         };
-        let element = Element::new(Key::from(source.addr())).timeout(Some(timeout));
-        // The rules do not renew a slowed prefix.
-        if let Err(error) = self.kernel.renew(set, &element) {
-            log::warn!("cannot slow {source}: {}", error_chain(&error));
-        }
+        (set, Element::new(Key::from(source.addr())).timeout(Some(timeout)))
     }
 
     /// The packets that a host's element has dropped; `None` if there is no element.

@@ -11,6 +11,7 @@ mod reading;
 
 use std::time::Instant;
 
+use super::backlog::SLOWED_PER_WAKE;
 use super::drift::Findings;
 use super::element::{BLOCKED, HOSTS};
 use super::enforcer::{Enforcer, Observer, Summary};
@@ -262,6 +263,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             && let Some(family) = self.backlog.is_network_due(now)
         {
             self.sync(now, family, family.all());
+        } else if let Some(after) = self.backlog.slow_after() {
+            self.slow_again(now, after);
         }
         let bare = self.backlog.take_bare();
         if !bare.is_empty() {
@@ -307,6 +310,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 Err(error) => self.backlog.refused(now, here, error_chain(&error)),
             }
         }
+    }
+
+    /// Slows the sources again that the rules slowed before their table was made again, each for
+    /// what is left of its time.
+    fn slow_again(&mut self, now: MonoTime, after: Option<Source>) {
+        let until = self.engine.slowed_until(after).take(SLOWED_PER_WAKE);
+        let page: Vec<_> = until.map(|(source, end)| (source, end.since(now))).collect();
+        self.executor.slow_again(&page);
+        self.backlog.slowed_to(page.last().map(|(last, _)| *last));
     }
 
     fn complete_hosts(&mut self, now: MonoTime, bare: &[Source]) {

@@ -448,6 +448,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         } else {
             self.exemptions.want(&self.ruleset, &self.never_block);
         }
+        if [SetId::Held4, SetId::Held6].into_iter().any(|set| installed.created(set)) {
+            self.backlog.slow_again();
+        }
         if installed.created(SetId::Services) {
             self.seed_services(now);
         }

@@ -2,6 +2,7 @@
 
 use crate::support;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use support::netns::{Namespace, Running};
 use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
 
-const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
+pub(crate) const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
 pub(crate) const HOST: &str = "10.69.1.1";
 pub(crate) const HONEST: &str = "10.69.1.3";
 /// A second for the retransmission of a SYN (RFC 6298), and what a loaded machine adds.
@@ -333,33 +334,46 @@ fn a_published_port_is_slowed_as_a_local_one() {
     assert!(experience.slowest > 0.7, "{}", experience.slowest);
 }
 
-// P26
+// P14
 #[test]
-fn after_a_flush_a_slowed_source_is_slowed_again_with_its_next_probe() {
+fn after_a_flush_slowed_sources_are_slowed_as_before() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = scene();
     let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
     let _service = serve(&scene.host, HOST, &["8000"]);
+    // More than are restored at a time.
+    scene.host.run("ip", &["route", "add", "10.70.0.0/16", "via", "10.69.1.9"]);
     forge(&scene, HONEST, ["110", "113"], "1", "1");
-    wait_for_state(&daemon, HONEST, "slowed", false);
+    forge(&scene, "10.70.0.1", ["110", "112"], "700", "1");
+    let listed = || -> BTreeSet<String> { daemon.blocked().into_iter().collect() };
+    assert!(eventually(Duration::from_secs(5), || listed().len() == 701), "{}", listed().len());
+    let held = || -> BTreeSet<String> {
+        let words = ["-j", "list", "set", "inet", "portsentry", "held4"];
+        let output = scene.host.output("nft", &words, Duration::from_secs(5));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let sets: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let elements = &sets["nftables"][1]["set"]["elem"];
+        let elements = elements.as_array().cloned().unwrap_or_default();
+        let addresses = elements.into_iter().map(|element| {
+            assert!(element["elem"]["expires"].as_u64().unwrap() <= 60, "{element}");
+            element["elem"]["val"].as_str().unwrap().to_owned()
+        });
+        addresses.collect()
+    };
+    assert_eq!(held(), listed());
+    let blocked = ["block", "192.0.2.7"];
+    assert!(daemon.ctl(&blocked).status.success());
     scene.host.run("nft", &["flush", "ruleset"]);
-    let is_back = || {
-        scene
-            .host
-            .output("nft", &["list", "set", "inet", "portsentry", "held4"], Duration::from_secs(5))
-            .status
-            .success()
-    };
-    assert!(eventually(Duration::from_secs(10), is_back), "{}", daemon.log());
-    std::thread::sleep(Duration::from_millis(1100));
-    forge(&scene, HONEST, ["114", "114"], "1", "1");
-    let is_held = || {
-        let set = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
-        set.contains(HONEST)
-    };
-    assert!(eventually(Duration::from_secs(5), is_held), "{}", daemon.log());
+    // Without a probe of theirs.
+    assert!(eventually(Duration::from_secs(10), || held().len() == 701), "{}", daemon.log());
+    let slowed: BTreeSet<String> =
+        listed().into_iter().filter(|address| address != blocked[1]).collect();
+    assert_eq!(held(), slowed);
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 3, || {});
+    unharmed(&experience);
+    assert!(experience.slowest > 0.7, "{}", experience.slowest);
 }
 
 /// The scanner has a whole prefix, and an address for each of its connections.
