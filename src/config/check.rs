@@ -7,8 +7,8 @@ use super::keys::IPV6_PREFIX;
 use super::reader::Reader;
 use super::values::{Wrong, wrong};
 use super::{
-    Config, Escalate, Ipv6Accounts, Method, Mode, PortMode, PortSet, Protocol, ProtocolAction,
-    values, written,
+    CommandOn, Config, Escalate, Ipv6Accounts, Keyword, Method, Mode, PortMode, PortSet, Protocol,
+    ProtocolAction, UnprovenAction, values, written,
 };
 
 /// Notes contradictions as findings.
@@ -49,7 +49,7 @@ fn protocol(name: &str, protocol: &Protocol, reader: &mut Reader<'_>) {
     match protocol.mode {
         PortMode::Off => {}
         PortMode::Connect | PortMode::Stealth => {
-            let word = super::Keyword::word(protocol.mode);
+            let word = protocol.mode.word();
             if protocol.ports == none {
                 reader.error(
                     &[&ports, &mode],
@@ -257,12 +257,27 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
             remedy,
         );
     }
+    slowed_command(config, reader);
     if let Err((message, remedy)) = hosts_deny_line(&respond.hosts_deny.line) {
         reader.error(
             &["respond.hosts_deny.line", "respond.hosts_deny.enabled"],
             format!("`respond.hosts_deny.line`{message}"),
             remedy,
         );
+    }
+}
+
+/// The command is to run for slowed sources, and there are none.
+fn slowed_command(config: &Config, reader: &mut Reader<'_>) {
+    let keys = ["respond.command_on", "block.unproven.action"];
+    let is_wanted = config.respond.command_on.contains(&CommandOn::Slowed);
+    let action = config.block.unproven.action;
+    if is_wanted && action != UnprovenAction::Slow && reader.is_sound(&keys) {
+        let message = format!(
+            "`respond.command_on` has slowed, and `block.unproven.action` is {}: no source is slowed",
+            action.word()
+        );
+        reader.warning(&keys, message, "write block.unproven.action: slow");
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Admins, Block, Capture, ClosedPorts, CommandWhen, Config, Control, Escalate, Facility,
-    HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit, OwnTable,
-    PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
+    Admins, Block, Capture, ClosedPorts, CommandOn, CommandWhen, Config, Control, Escalate,
+    Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit,
+    OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
 };
 
 impl Default for Config {
@@ -74,6 +74,9 @@ impl Default for Config {
             ignore_file: Some(PathBuf::from("/etc/portsentry/portsentry.ignore")),
             respond: Respond {
                 command: Vec::new(),
+                // Not of slowed sources: their addresses may be forged, and a command that cuts
+                // them off elsewhere would do the forger's work.
+                command_on: vec![CommandOn::Blocked],
                 command_when: CommandWhen::After,
                 command_timeout: Duration::from_secs(10),
                 hosts_deny: HostsDeny {

@@ -15,7 +15,7 @@ use super::phrases::{describe, quoting};
 use super::reader::Reader;
 use super::tree::{Node, Value};
 use super::values::{self, Wrong};
-use super::{Ipv6Accounts, PortSet, written};
+use super::{CommandOn, Ipv6Accounts, PortSet, written};
 
 /// A field that a key sets.
 pub(super) trait Field {
@@ -142,7 +142,6 @@ impl<'n> Input<'n, '_> {
 /// One of a few keywords.
 impl<T: Keyword> Field for T {
     fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
-        let all = keywords::<T>().join(", ");
         let text = match &input.node.value {
             Value::Text(text) => text.as_str(),
             // Keywords of a key that has more than these two.
@@ -150,21 +149,51 @@ impl<T: Keyword> Field for T {
             Value::Bool(false) => "false",
             _ => "",
         };
-        if let Some(value) = T::of_word(text) {
-            *self = value;
-            return Ok(());
+        if !matches!(input.node.value, Value::Text(_)) && T::of_word(text).is_none() {
+            let wanted = format!("one of {}", keywords::<T>().join(", "));
+            let remedy = format!("write {wanted}");
+            return Err(input.mismatch(input.node, &wanted, remedy));
         }
-        let remedy = format!("write one of {all}");
-        if !matches!(input.node.value, Value::Text(_)) {
-            return Err(input.mismatch(input.node, &format!("one of {all}"), remedy));
-        }
-        let remedy = nearest(text, keywords::<T>())
-            .map_or(remedy, |near| format!("did you mean `{near}`? known are {all}"));
-        Err((format!("`{}` cannot be `{}`", input.key.path, shown(text)), remedy))
+        *self = keyword(input, text)?;
+        Ok(())
     }
 
     fn print(&self) -> String {
         self.word().to_owned()
+    }
+}
+
+fn keyword<T: Keyword>(input: &Input<'_, '_>, text: &str) -> Result<T, Wrong> {
+    T::of_word(text).ok_or_else(|| {
+        let all = keywords::<T>().join(", ");
+        let remedy = nearest(text, keywords::<T>()).map_or_else(
+            || format!("write one of {all}"),
+            |near| format!("did you mean `{near}`? known are {all}"),
+        );
+        (format!("`{}` cannot be `{}`", input.key.path, shown(text)), remedy)
+    })
+}
+
+/// Some of a few keywords, one at least.
+impl Field for Vec<CommandOn> {
+    fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
+        let texts = input.texts()?;
+        if texts.is_empty() {
+            let all = keywords::<CommandOn>().join(", ");
+            let message = format!("`{}` is empty", input.key.path);
+            return Err((message, format!("list some of {all}")));
+        }
+        let words = input.list(
+            texts,
+            |input, text, _| keyword(input, text),
+            |word: &CommandOn| format!("`{}`", word.word()),
+        );
+        input.set(self, words)
+    }
+
+    fn print(&self) -> String {
+        let words: Vec<_> = self.iter().map(|on| on.word()).collect();
+        format!("[{}]", words.join(", "))
     }
 }
 

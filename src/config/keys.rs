@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::field::Field;
 use super::keyword::keywords;
 use super::{
-    ClosedPorts, CommandWhen, Config, Facility, LogFormat, LogTarget, Method, Mode, OnExit,
-    OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
+    ClosedPorts, CommandOn, CommandWhen, Config, Facility, LogFormat, LogTarget, Method, Mode,
+    OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
 };
 
 /// One key.
@@ -40,6 +40,8 @@ pub enum Reload {
 pub enum Kind {
     /// One of these keywords.
     Word(fn() -> Vec<&'static str>),
+    /// A list of some of these keywords, one at least.
+    Words(fn() -> Vec<&'static str>),
     /// `true` or `false`.
     Switch,
     /// A whole number.
@@ -96,6 +98,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Word(words) => f.write_str(&words().join(" | ")),
+            Self::Words(words) => write!(f, "list of {}", words().join(" and ")),
             Self::Switch => f.write_str("true | false"),
             Self::Number { min, max, .. } => write!(f, "number, {min} to {max}"),
             Self::Time { min, max, zero, .. } => {
@@ -281,6 +284,7 @@ pub const KEYS: &[Key] = &[
     key!(allow, Kind::Networks, Live),
     key!(ignore_file, Kind::Path { optional: true, max: PATH }, Live),
     key!(respond.command, Kind::Texts { max: TEXT }, Live),
+    key!(respond.command_on, Kind::Words(keywords::<CommandOn>), Live),
     key!(respond.command_when, Kind::Word(keywords::<CommandWhen>), Live),
     key!(
         respond.command_timeout,

@@ -2,8 +2,8 @@
 //! print and list them.
 
 use super::{
-    ClosedPorts, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit, OwnTable,
-    PortMode, ProtocolAction, UnprovenAction,
+    ClosedPorts, CommandOn, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit,
+    OwnTable, PortMode, ProtocolAction, UnprovenAction,
 };
 
 /// Keywords with their values.
@@ -59,6 +59,10 @@ impl Keyword for ProtocolAction {
 impl Keyword for UnprovenAction {
     const KEYWORDS: Keywords<Self> =
         &[("block", Self::Block), ("slow", Self::Slow), ("report", Self::Report)];
+}
+
+impl Keyword for CommandOn {
+    const KEYWORDS: Keywords<Self> = &[("slowed", Self::Slowed), ("blocked", Self::Blocked)];
 }
 
 impl Keyword for CommandWhen {

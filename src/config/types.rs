@@ -302,6 +302,8 @@ pub struct Admins {
 pub struct Respond {
     /// Argument list, run without a shell; empty: none.
     pub command: Vec<String>,
+    /// What it is run for.
+    pub command_on: Vec<CommandOn>,
     /// Before or after the block.
     pub command_when: CommandWhen,
     /// Time after which the command is killed.
@@ -310,6 +312,15 @@ pub struct Respond {
     pub hosts_deny: HostsDeny,
     /// Text that a decoy sends once the trigger is exceeded.
     pub banner: String,
+}
+
+/// An item of `respond.command_on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CommandOn {
+    /// A source that is slowed.
+    Slowed,
+    /// A source that is blocked.
+    Blocked,
 }
 
 /// `respond.command_when` (classic KILL_RUN_CMD_FIRST).

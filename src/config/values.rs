@@ -25,7 +25,8 @@ const INTERFACE_MAX: usize = 15;
 const GROUP_MAX: usize = 32;
 
 /// Macros of commands and hosts.deny lines.
-pub(crate) const MACROS: &[&str] = &["target", "port", "mode", "protocol", "scan", "reason"];
+pub(crate) const MACROS: &[&str] =
+    &["target", "port", "mode", "protocol", "scan", "reason", "state"];
 
 /// A time: `0`, or numbers with units.
 pub(super) fn time(text: &str) -> Result<Duration, Wrong> {

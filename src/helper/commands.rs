@@ -168,7 +168,7 @@ impl Shared {
 }
 
 /// Macro and variable names of a run, with their values.
-fn values(run: &Run) -> [(&'static str, &'static str, String); 6] {
+fn values(run: &Run) -> [(&'static str, &'static str, String); 7] {
     [
         ("target", "PORTSENTRY_TARGET", run.target.clone()),
         ("port", "PORTSENTRY_PORT", run.port.to_string()),
@@ -176,6 +176,7 @@ fn values(run: &Run) -> [(&'static str, &'static str, String); 6] {
         ("protocol", "PORTSENTRY_PROTOCOL", run.protocol.clone()),
         ("scan", "PORTSENTRY_SCAN", run.scan.clone()),
         ("reason", "PORTSENTRY_REASON", run.reason.clone()),
+        ("state", "PORTSENTRY_STATE", run.state.clone()),
     ]
 }
 
@@ -245,6 +246,7 @@ mod tests {
             protocol: "tcp".into(),
             scan: "syn".into(),
             reason: "syn scan: {target} $(reboot) `x`".into(),
+            state: "slowed".into(),
         }
     }
 
@@ -261,8 +263,8 @@ mod tests {
     #[test]
     fn every_macro_is_replaced_within_its_word_and_once() {
         assert_eq!(
-            argv(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}"]),
-            ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn"]
+            argv(&["/bin/x", "{target}:{port}/{mode}/{protocol}/{scan}/{state}"]),
+            ["/bin/x", "2001:db8::/64:22/atcp/tcp/syn/slowed"]
         );
         assert_eq!(
             argv(&["/bin/x", "-r", "{reason}"]),

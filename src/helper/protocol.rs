@@ -81,6 +81,8 @@ pub struct Run {
     pub scan: String,
     /// Evidence, as text.
     pub reason: String,
+    /// What is done about the source: `slowed`, `blocked`, or only `reported`.
+    pub state: String,
 }
 
 /// A block as text files list it.
@@ -206,6 +208,7 @@ mod tests {
             protocol: "tcp".into(),
             scan: "syn".into(),
             reason: "a\nb\u{1b}\"".into(),
+            state: "blocked".into(),
         });
         let line = encode(&order).unwrap();
         let both = [line.clone(), line].concat();

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Admins, Block, Capture, CommandWhen, Config, Control, Escalate, Finding, HostsDeny,
-    Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol, ProtocolAction,
-    Refused, Respond, Severity, Unproven,
+    self, Admins, Block, Capture, CommandOn, CommandWhen, Config, Control, Escalate, Finding,
+    HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol,
+    ProtocolAction, Refused, Respond, Severity, Unproven,
 };
 use proptest::prelude::*;
 
@@ -437,6 +437,9 @@ fn respond() -> impl Strategy<Value = Respond> {
     });
     (
         command,
+        // In any order, each once, and at least one.
+        proptest::sample::subsequence(vec![CommandOn::Slowed, CommandOn::Blocked], 1..=2)
+            .prop_shuffle(),
         word_of::<CommandWhen>(),
         millis(1, 3600),
         any::<bool>(),
@@ -444,15 +447,22 @@ fn respond() -> impl Strategy<Value = Respond> {
         "([^{}$\\p{C}\\s#][^{}$\\p{C}]{0,19})?",
         text(),
     )
-        .prop_map(|(command, command_when, command_timeout, enabled, path, line, banner)| {
-            Respond {
-                command,
-                command_when,
-                command_timeout,
-                hosts_deny: HostsDeny { enabled, path, line: format!("{line}{{target}} : \"x\"") },
-                banner,
-            }
-        })
+        .prop_map(
+            |(command, command_on, command_when, command_timeout, enabled, path, line, banner)| {
+                Respond {
+                    command,
+                    command_on,
+                    command_when,
+                    command_timeout,
+                    hosts_deny: HostsDeny {
+                        enabled,
+                        path,
+                        line: format!("{line}{{target}} : \"x\""),
+                    },
+                    banner,
+                }
+            },
+        )
 }
 
 fn configurations() -> impl Strategy<Value = Config> {

@@ -76,6 +76,7 @@ impl Helper {
             protocol: "tcp".into(),
             scan: "syn".into(),
             reason: reason.into(),
+            state: "blocked".into(),
         }));
     }
 
@@ -157,7 +158,7 @@ fn a_command_inherits_only_its_arguments_and_variables() {
     let reason = "syn scan: $(touch /x) `y` ; \"z\" {target}";
     let expected = format!(
         "192.0.2.7|22|atcp|tcp|syn|{reason}|LANG=C\nPATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nPORTSENTRY_MODE=atcp\n\
-         PORTSENTRY_PORT=22\nPORTSENTRY_PROTOCOL=tcp\nPORTSENTRY_REASON={reason}\nPORTSENTRY_SCAN=syn\nPORTSENTRY_TARGET=192.0.2.7\n/\n"
+         PORTSENTRY_PORT=22\nPORTSENTRY_PROTOCOL=tcp\nPORTSENTRY_REASON={reason}\nPORTSENTRY_SCAN=syn\nPORTSENTRY_STATE=blocked\nPORTSENTRY_TARGET=192.0.2.7\n/\n"
     );
     // Descriptors as ls lists them: 0, 1, 2, and the directory that it reads.
     assert_eq!(report.output, format!("{expected}5"), "{report:?}");

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use self::orders::has_files;
 pub use self::shared::{BlockInForce, BlockList, GRACE};
 use self::shared::{Item, LAST_ORDERS_TIMEOUT, Request, Shared};
-use crate::config::{CommandWhen, Config, Mode, ProtocolAction};
+use crate::config::{CommandOn, CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Source};
 use crate::probe::Port;
 use crate::sys::mailbox::Link;
@@ -36,6 +36,8 @@ const AFTER: u8 = 2;
 const ALONE: u8 = 4;
 /// Text files list the blocks.
 const FILES: u8 = 8;
+/// The command runs for a slowed source.
+const SLOWED: u8 = 16;
 
 /// Counts of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,7 +70,7 @@ impl HelperClient {
                 action
                 && orders.iter().any(|order| is_new_block(order, *source))
             {
-                self.run(*source, probe.port, reason);
+                self.run(*source, probe.port, reason, "blocked");
             }
         }
     }
@@ -90,13 +92,16 @@ impl HelperClient {
                 reason,
                 not_blocked: Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand),
             } if self.wants(ALONE) => {
-                self.run(*source, probe.port, reason);
+                self.run(*source, probe.port, reason, "reported");
+            }
+            Report::Slowed { source, port, reason, .. } if self.wants(SLOWED) => {
+                self.run(*source, *port, reason, "slowed");
             }
             Report::Blocked { source, port, reason, renewed: false, .. } => {
                 // Manual blocks have no port; neither has a block that replaces one of another
                 // prefix length.
                 if let (Some(port), Some(_), true) = (port, reason.scan(), self.wants(AFTER)) {
-                    self.run(*source, *port, reason);
+                    self.run(*source, *port, reason, "blocked");
                 }
                 if self.wants(FILES) {
                     let (reason, at) = (reason.clone(), Timestamp::now());
@@ -162,8 +167,8 @@ impl HelperClient {
         self.shared.wanted.load(Ordering::Relaxed) & what != 0
     }
 
-    fn run(&self, source: Source, port: Port, reason: &Reason) {
-        self.push(Item::Run { source, port, reason: reason.clone() });
+    fn run(&self, source: Source, port: Port, reason: &Reason, state: &'static str) {
+        self.push(Item::Run { source, port, reason: reason.clone(), state });
     }
 
     fn push(&self, item: Item) {
@@ -190,10 +195,13 @@ fn wanted(config: &Config) -> u8 {
     }
     let mut wanted = 0;
     if !config.respond.command.is_empty() {
-        wanted |= match config.respond.command_when {
-            CommandWhen::Before => BEFORE,
-            CommandWhen::After => AFTER,
-        };
+        for on in &config.respond.command_on {
+            wanted |= match (on, config.respond.command_when) {
+                (CommandOn::Slowed, _) => SLOWED,
+                (CommandOn::Blocked, CommandWhen::Before) => BEFORE,
+                (CommandOn::Blocked, CommandWhen::After) => AFTER,
+            };
+        }
         if [config.tcp.action, config.udp.action].contains(&ProtocolAction::Command) {
             wanted |= ALONE;
         }

@@ -36,7 +36,13 @@ pub(super) fn mode_word(config: &Config, transport: Transport) -> Option<&'stati
     ClassicMode::of(config, transport == Transport::Udp).map(ClassicMode::word)
 }
 
-pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) -> Run {
+pub(super) fn run(
+    config: &Config,
+    source: Source,
+    port: Port,
+    reason: &Reason,
+    state: &str,
+) -> Run {
     Run {
         target: source.to_string(),
         port: port.number,
@@ -45,6 +51,7 @@ pub(super) fn run(config: &Config, source: Source, port: Port, reason: &Reason) 
         protocol: port.transport.name().to_owned(),
         scan: reason.scan().map(|scan| scan.name().to_owned()).unwrap_or_default(),
         reason: reason.to_string(),
+        state: state.to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) const LAST_ORDERS_TIMEOUT: Duration = Duration::from_secs(4);
 /// What callers queue for the thread.
 pub(super) enum Item {
     /// Run the command.
-    Run { source: Source, port: Port, reason: Reason },
+    Run { source: Source, port: Port, reason: Reason, state: &'static str },
     /// The kernel refused the block, so the command that should follow it is not run.
     NotRun(Source),
     /// A block is in force.

@@ -112,6 +112,39 @@ fn action_command_runs_it_except_for_exempt_hosts() {
     assert_eq!(runs(&items), 0);
 }
 
+// P3
+#[test]
+fn slowed_sources_are_a_choice_and_never_in_files() {
+    let slowed = Report::Slowed {
+        source: source(),
+        port: PORT,
+        timeout: std::time::Duration::from_secs(60),
+        reason: reason(),
+    };
+    let states = |items: &Inbox<Item>| -> Vec<&str> {
+        let all = std::iter::from_fn(|| items.next());
+        all.map(|item| if let Item::Run { state, .. } = item { state } else { "file" }).collect()
+    };
+    for (on, expected) in [
+        (vec![CommandOn::Blocked], vec!["blocked"]),
+        (vec![CommandOn::Slowed], vec!["slowed"]),
+        (vec![CommandOn::Slowed, CommandOn::Blocked], vec!["slowed", "blocked"]),
+    ] {
+        let mut config = config(CommandWhen::After);
+        config.respond.command_on = on;
+        let (client, items) = client(&config);
+        client.on_report(&scan(Some(NotBlocked::Slowed)));
+        client.on_report(&slowed);
+        client.on_report(&blocked_report(Some(PORT), reason(), false));
+        assert_eq!(states(&items), expected);
+    }
+    let mut config = Config { blocked_file: Some("/x".into()), ..Config::default() };
+    config.respond.hosts_deny.enabled = true;
+    let (client, items) = client(&config);
+    client.on_report(&slowed);
+    assert_eq!(states(&items), [""; 0]);
+}
+
 #[test]
 fn observe_mode_runs_nothing() {
     let mut config = config(CommandWhen::Before);

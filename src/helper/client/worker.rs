@@ -228,8 +228,8 @@ impl Worker {
         {
             let config = &self.config;
             match item {
-                Item::Run { source, port, reason } => {
-                    self.order(&Order::Run(run(config, source, port, &reason)))
+                Item::Run { source, port, reason, state } => {
+                    self.order(&Order::Run(run(config, source, port, &reason, state)))
                 }
                 Item::NotRun(source) => {
                     log::warn!(
