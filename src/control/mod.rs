@@ -23,7 +23,8 @@ pub(crate) mod workers;
 pub use handler::{Answer, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
-    AllowRow, BlockRow, Decoys, HistoryRow, Intake, Kind, Queues, Reflex, Refusal, Repairs, Reply,
-    Request, Responses, Shown, Stamp, State, Status, Store, Target, Watching,
+    AllowRow, BlockRow, Cause, Causes, Decoys, HistoryRow, Intake, Kind, Proof, Queues, Reflex,
+    Refusal, Repairs, Reply, Request, Responses, Shown, Stamp, State, Status, Store, Target,
+    Watching,
 };
 pub use server::{Feed, Server};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::table::{Align, Table};
 use crate::control::protocol::{
-    AllowRow, BlockRow, HistoryRow, Reflex, Responses, Shown, Stamp, State, Status,
+    AllowRow, BlockRow, Cause, HistoryRow, Proof, Reflex, Responses, Shown, Stamp, State, Status,
 };
 use crate::journal::format::{duration, printable};
 
@@ -85,7 +85,21 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         let ranges = shortened(&watching.ranges);
         pair(name, format!("{} {}, {ports}: {ranges}", watching.transport, watching.mode))?;
     }
-    pair("blocked", status.blocked.to_string())?;
+    let causes = status.causes.map_or_else(Vec::new, |causes| {
+        vec![
+            (causes.proven, Cause::Proven),
+            (causes.unproven, Cause::Unproven),
+            (causes.order, Cause::Order),
+            (causes.foreign, Cause::Foreign),
+        ]
+    });
+    let causes: Vec<String> = causes
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, of)| format!("{count} {}", cause(of)))
+        .collect();
+    let of = if causes.is_empty() { String::new() } else { format!(": {}", causes.join(", ")) };
+    pair("blocked", format!("{}{of}", status.blocked))?;
     pair("slowed", status.slowed.to_string())?;
     let admins = count(status.admins, "administrator");
     pair("never block", format!("{} addresses and networks, {admins} remembered", status.allowed))?;
@@ -172,7 +186,7 @@ pub(super) fn blocks() -> Table<8> {
         ("ADDRESS", Align::Left),
         ("STATE", Align::Left),
         ("SCAN", Align::Left),
-        ("PROVEN", Align::Left),
+        ("CAUSE", Align::Left),
         ("ENDS IN", Align::Right),
         ("DROPPED", Align::Right),
         ("SINCE", Align::Left),
@@ -187,7 +201,7 @@ pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 8] {
         address(&row),
         state(row.state).to_owned(),
         row.scan.unwrap_or_else(|| "-".to_owned()),
-        if row.proven { "yes" } else { "no" }.to_owned(),
+        cause(row.cause).to_owned(),
         ends_in(row.expires_in),
         row.packets.map_or_else(|| "-".to_owned(), |packets| packets.to_string()),
         zone.stamp(row.since),
@@ -199,6 +213,27 @@ fn state(state: State) -> &'static str {
     match state {
         State::Blocked => "blocked",
         State::Slowed => "slowed",
+    }
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Foreign => "foreign",
+        Cause::Unproven => "unproven",
+        Cause::Proven => "proven",
+        Cause::Order => "by order",
+    }
+}
+
+/// How far a slowed source is from being proven.
+fn proof(proof: Proof) -> String {
+    let Proof { bits, needed, silent, answered, blind } = proof;
+    let (silents, answereds) = (count(silent, "silent port"), count(answered, "answered one"));
+    let ports = format!("its retransmissions went to {silents} and {answereds}");
+    if blind {
+        format!("none: {ports}, so it does not see our answers")
+    } else {
+        format!("{} of {needed} bits; {ports}", bits.max(0))
     }
 }
 
@@ -224,11 +259,17 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
             if block.address != shown.address {
                 pair(out, &format!("{} as", state(block.state)), &address(block))?;
             }
+            pair(out, "cause", cause(block.cause))?;
             pair(out, "reason", &block.reason)?;
             pair(out, "since", &zone.stamp(block.since))?;
-            pair(out, "ends in", &ends_in(block.expires_in))?;
+            let end = ends_in(block.expires_in);
+            let at = block.until.map(|until| format!("{end}, at {}", zone.stamp(Some(until))));
+            pair(out, "ends in", &at.unwrap_or(end))?;
             if let Some(packets) = block.packets {
                 pair(out, "dropped", &count(packets, "packet"))?;
+            }
+            if let Some(evidence) = shown.proof {
+                pair(out, "proof", &proof(evidence))?;
             }
         }
         None => writeln!(out, "{} is not blocked.", shown.address)?,
@@ -273,13 +314,13 @@ pub(super) fn allowed(out: &mut dyn Write, rows: &[AllowRow], zone: &Zone) -> io
 }
 
 /// The history table.
-pub(super) fn history() -> Table<4> {
-    let columns = ["WHEN", "ADDRESS", "PORT", "NAME"].map(|name| (name, Align::Left));
-    Table::new(columns, "Nothing was blocked.")
+pub(super) fn history() -> Table<5> {
+    let columns = ["WHEN", "ADDRESS", "STATE", "PORT", "NAME"].map(|name| (name, Align::Left));
+    Table::new(columns, "Nothing was blocked or slowed.")
 }
 
 /// A row of the history table.
-pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 4] {
+pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 5] {
     let address = row.address.to_string();
     let port = if row.protocol == "MANUAL" {
         "by hand".to_owned()
@@ -287,7 +328,7 @@ pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 4] {
         format!("{}/{}", row.protocol.to_lowercase(), row.port)
     };
     let name = if row.host == address { "-".to_owned() } else { row.host };
-    [zone.time(row.at.0), address, port, name]
+    [zone.time(row.at.0), address, state(row.state).to_owned(), port, name]
 }
 
 /// One event of `watch`, on one line.
@@ -319,6 +360,16 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
             };
             format!("{word:<10} {who} {time}: {}", text("reason"))
         }
+        "slowed" => {
+            let seconds = event.get("timeout").and_then(Value::as_u64).unwrap_or_default();
+            let time = duration(Duration::from_secs(seconds));
+            format!(
+                "slowed     {who} for {time}, not blocked, for {}: {}",
+                text("port"),
+                text("reason")
+            )
+        }
+        "released" => format!("released   {who} is not slowed any more ({})", text("ending")),
         "unblocked" => format!("unblocked  {who} ({})", text("ending")),
         other => {
             let rest: Vec<String> = event
@@ -344,6 +395,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_proof_of_a_slowed_source_is_shown_in_bits_and_ports() {
+        let seen = Proof { bits: 9, needed: 16, silent: 9, answered: 0, blind: false };
+        assert_eq!(
+            proof(seen),
+            "9 of 16 bits; its retransmissions went to 9 silent ports and 0 answered ones"
+        );
+        assert_eq!(
+            proof(Proof { bits: -9, silent: 1, answered: 2, blind: true, ..seen }),
+            "none: its retransmissions went to 1 silent port and 2 answered ones, so it does not see our answers"
+        );
+    }
+
+    #[test]
     fn a_name_is_shown_behind_the_address_of_an_event() {
         let shown = |event: Value| {
             let mut out = Vec::new();
@@ -359,6 +423,13 @@ mod tests {
             "2026-11-20 15:26:40  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n"
         );
         event["name"] = Value::Null;
+        let mut slowed = event.clone();
+        slowed["event"] = "slowed".into();
+        slowed["port"] = "tcp/22".into();
+        assert_eq!(
+            shown(slowed),
+            "2026-11-20 15:26:40  slowed     10.77.1.1 for 1m, not blocked, for tcp/22: syn scan: 3 ports in 0.2s\n"
+        );
         assert_eq!(
             shown(event),
             "2026-11-20 15:26:40  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n"

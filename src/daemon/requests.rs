@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::listing::{Listing, each_block, network_rows};
 use super::protected::ProtectionReason;
-use super::rows::{MEND, kernel, reasons, row, slowed_row, slowed_rows, time_of_day};
+use super::rows::{MEND, kernel, proof, reasons, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
@@ -17,8 +17,8 @@ use ipnet::IpNet;
 
 use crate::config::{Config, Mode};
 use crate::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Handler, HistoryRow, Kind, Refusal, Reply, Request,
-    Shown, Stamp, Status, Target,
+    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, Refusal,
+    Reply, Request, Shown, Stamp, State, Status, Target,
 };
 use crate::enforce::{BlockError, Place, Placement, UnblockedAll, view};
 use crate::engine::{Source, Unblocked};
@@ -130,8 +130,11 @@ impl RequestHandler {
             )),
         }
         if is_counted && view.config.mode != Mode::Observe {
-            match self.count() {
-                Ok(blocked) => status.blocked = blocked,
+            match self.blocks() {
+                Ok(rows) => {
+                    status.blocked = rows.len() as u64;
+                    status.causes = Some(causes(&rows));
+                }
                 Err(error) => status
                     .warnings
                     .push(format!("what is blocked cannot be counted: {}", error.message)),
@@ -140,12 +143,21 @@ impl RequestHandler {
         Ok(status)
     }
 
-    /// Blocks that the kernel drops now.
-    fn count(&mut self) -> Result<u64, Refusal> {
+    /// The blocks that the kernel drops packets of now.
+    fn blocks(&mut self) -> Result<Vec<BlockRow>, Refusal> {
+        let mut rows = self.network_rows()?;
+        let mut since = HashMap::new();
+        each_block(&self.packets, |block| {
+            since.insert(block.source, block.since);
+        })?;
         let placement = self.placement();
-        let hosts = view::hosts(self.connection()?, placement).map_err(kernel)?;
-        let networks = self.network_rows()?;
-        Ok((hosts.len() + networks.len()) as u64)
+        let blocked = view::hosts(self.connection()?, placement).map_err(kernel)?;
+        let reasons = reasons(&self.packets, &blocked)?;
+        let shown = |(source, info): &(Source, ElementInfo)| {
+            row(*source, info, since.get(source).copied(), reasons.get(source))
+        };
+        rows.extend(blocked.iter().map(shown));
+        Ok(rows)
     }
 
     fn network_rows(&mut self) -> Result<Vec<BlockRow>, Refusal> {
@@ -162,17 +174,7 @@ impl RequestHandler {
         if self.packets.ask(Command::Status)?.engine.blocked > LIGHT_DUMP {
             return Ok(Answer::blocks(Listing::begin(&self.packets, placement)?));
         }
-        let mut rows = self.network_rows()?;
-        let mut since = HashMap::new();
-        each_block(&self.packets, |block| {
-            since.insert(block.source, block.since);
-        })?;
-        let blocked = view::hosts(self.connection()?, placement).map_err(kernel)?;
-        let reasons = reasons(&self.packets, &blocked)?;
-        let shown = |(source, info): &(Source, ElementInfo)| {
-            row(*source, info, since.get(source).copied(), reasons.get(source))
-        };
-        rows.extend(blocked.iter().map(shown));
+        let mut rows = self.blocks()?;
         rows.extend(slowed_rows(&self.packets)?);
         Ok(Answer::sorted(rows))
     }
@@ -194,6 +196,7 @@ impl RequestHandler {
             if allowed.is_some() { (None, None) } else { self.block_over(target)? };
         let slowed = slowed.filter(|_| allowed.is_none());
         let block = block.or_else(|| slowed.as_ref().map(slowed_row));
+        let is_slowed = block.as_ref().is_some_and(|block| block.state == State::Slowed);
         let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
         if !is_known && block.is_none() && exempt_from.is_none() {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
@@ -212,6 +215,7 @@ impl RequestHandler {
             first_seen: account.as_ref().map(|account| time_of_day(account.first)),
             last_seen: account.as_ref().map(|account| time_of_day(account.last)),
             blocks_before: u64::from(blocks_before),
+            proof: slowed.as_ref().filter(|_| is_slowed).map(|(view, _)| proof(view)),
             block,
         })
     }
@@ -454,6 +458,16 @@ impl RequestHandler {
                 Refusal::new(Kind::Failed, message, "see that the file can be read by root")
             })?;
         Ok(Answer::history(entries.into_iter().map(HistoryRow::from)))
+    }
+}
+
+fn causes(rows: &[BlockRow]) -> Causes {
+    let count = |cause| rows.iter().filter(|row| row.cause == cause).count() as u64;
+    Causes {
+        proven: count(Cause::Proven),
+        unproven: count(Cause::Unproven),
+        order: count(Cause::Order),
+        foreign: count(Cause::Foreign),
     }
 }
 

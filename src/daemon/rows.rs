@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::control::{BlockRow, Kind, Refusal, Stamp, State};
-use crate::engine::{MonoTime, Reason, SlowedView, Source};
+use crate::control::{BlockRow, Cause, Kind, Proof, Refusal, Stamp, State};
+use crate::engine::{MonoTime, ProofView, Reason, SlowedView, Source};
 use crate::errors::error_chain;
 use crate::nft::ElementInfo;
 use crate::packet::command::Command;
@@ -66,26 +66,32 @@ pub(super) fn row(
     BlockRow {
         address: source.into(),
         state: State::Blocked,
+        cause: cause(&reason),
         scan: reason.scan().map(|scan| scan.to_string()),
         proven: reason.proven(),
         reason: reason.to_string(),
         since: begun,
+        until: info.expires.map(ahead),
         expires_in: info.expires.map(|left| left.as_secs()),
         packets: Some(info.packets),
         exempt: Vec::new(),
     }
 }
 
-/// The line of a slowed source. Its packets are not counted for it alone.
+/// The line of a slowed source. Its packets are not counted for it alone: a counter of its element
+/// counts each lookup, of which a probe has more than one, whether the packet passes or not.
 pub(super) fn slowed_row((view, reason): &(SlowedView, Reason)) -> BlockRow {
+    let left = view.until.since(clock::now());
     BlockRow {
         address: view.source.into(),
         state: State::Slowed,
+        cause: cause(reason),
         scan: reason.scan().map(|scan| scan.to_string()),
         proven: false,
         reason: reason.to_string(),
         since: Some(time_of_day(view.since)),
-        expires_in: Some(view.until.since(clock::now()).as_secs()),
+        until: Some(ahead(left)),
+        expires_in: Some(left.as_secs()),
         packets: None,
         exempt: Vec::new(),
     }
@@ -104,14 +110,17 @@ pub(super) fn slowed_rows(packets: &Link<Command>) -> Result<Vec<BlockRow>, Refu
 
 /// The line of a blocked network; `packets`: what the kernel counted for it alone.
 pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
+    let left = block.expires.map(|end| end.since(clock::now()));
     BlockRow {
         address: block.source.into(),
         state: State::Blocked,
+        cause: cause(&block.reason),
         scan: block.reason.scan().map(|scan| scan.to_string()),
         proven: block.reason.proven(),
         reason: block.reason.to_string(),
         since: Some(time_of_day(block.since)),
-        expires_in: block.expires.map(|end| end.since(clock::now()).as_secs()),
+        until: left.map(ahead),
+        expires_in: left.map(|left| left.as_secs()),
         packets,
         exempt: block.exempt.iter().map(|network| Source::from(*network).into()).collect(),
     }
@@ -120,6 +129,32 @@ pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
 /// A moment of the past as a time of day.
 pub(super) fn time_of_day(moment: MonoTime) -> Stamp {
     Stamp(ago(clock::now().since(moment)))
+}
+
+fn cause(reason: &Reason) -> Cause {
+    match reason {
+        Reason::Scan { proven: true, .. } => Cause::Proven,
+        Reason::Scan { proven: false, .. } => Cause::Unproven,
+        Reason::Manual(_) => Cause::Order,
+        Reason::Foreign(_) => Cause::Foreign,
+    }
+}
+
+/// What a slowed source's retransmissions say about its address.
+pub(super) fn proof(view: &SlowedView) -> Proof {
+    let ProofView { bits, needed, silent, answered, is_blind } = view.proof;
+    Proof { bits, needed, silent: silent as u64, answered: answered as u64, blind: is_blind }
+}
+
+/// The time of day after a while.
+fn ahead(left: Duration) -> Stamp {
+    let now = Timestamp::now();
+    Stamp(
+        SignedDuration::try_from(left)
+            .ok()
+            .and_then(|left| now.checked_add(left).ok())
+            .unwrap_or(now),
+    )
 }
 
 fn ago(age: Duration) -> Timestamp {

@@ -97,6 +97,7 @@ impl Sources {
             watching: watched(config).map(watching).collect(),
             sources: u64::from(figures.engine.sources),
             blocked: if config.mode == Mode::Observe { 0 } else { figures.engine.blocked as u64 },
+            causes: None,
             slowed: figures.engine.slowed as u64,
             allowed: view.protected.len() as u64,
             admins: self.store.memory().admins.len() as u64,

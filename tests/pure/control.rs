@@ -36,7 +36,7 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   capture      nflog, group 77
   watching     tcp advanced, 1021 ports: 1-112, 114-138, 140-1023
                udp stealth, 1 port: 7
-  blocked      3
+  blocked      3: 1 proven, 1 unproven, 1 by order
   slowed       2
   never block  5 addresses and networks, 2 administrators remembered
   sources      12
@@ -65,10 +65,10 @@ fn the_list_is_sorted_aligned_and_escaped() {
     assert_eq!(
         out,
         "\
-ADDRESS          STATE    SCAN  PROVEN  ENDS IN  DROPPED  SINCE                REASON
-10.77.1.1        blocked  syn   no         58 s     1234  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
-192.0.2.0/24     blocked  -     no        never        0  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
-2001:db8:1::/64  blocked  xmas  yes       1h 2m        7  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  SINCE                REASON
+10.77.1.1        blocked  syn   unproven     58 s     1234  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+192.0.2.0/24     blocked  -     by order    never        0  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
+2001:db8:1::/64  blocked  xmas  proven      1h 2m        7  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 "
     );
     let (code, out, _) = daemon.ctl("list --json");
@@ -78,8 +78,8 @@ ADDRESS          STATE    SCAN  PROVEN  ENDS IN  DROPPED  SINCE                R
     assert_eq!(list.as_array().unwrap().len(), 3);
     assert_eq!(
         list[0],
-        serde_json::json!({"address": "10.77.1.1", "state": "blocked", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
-            "since": "2026-11-20T15:26:40Z", "expires_in": 58, "packets": 1234, "exempt": []})
+        serde_json::json!({"address": "10.77.1.1", "state": "blocked", "cause": "unproven", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
+            "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "exempt": []})
     );
     assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
 }
@@ -89,7 +89,10 @@ fn an_empty_list_is_a_sentence_or_an_empty_array() {
     let daemon = Daemon::start(FakeHandler { empty: true, ..FakeHandler::default() }, "");
     assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked or slowed.\n".into(), String::new()));
     assert_eq!(daemon.ctl("list --json"), (0, "[]\n".into(), String::new()));
-    assert_eq!(daemon.ctl("history"), (0, "Nothing was blocked.\n".into(), String::new()));
+    assert_eq!(
+        daemon.ctl("history"),
+        (0, "Nothing was blocked or slowed.\n".into(), String::new())
+    );
     assert_eq!(daemon.ctl("history --json"), (0, "[]\n".into(), String::new()));
 }
 
@@ -101,9 +104,10 @@ fn the_state_of_an_address_is_shown() {
         "\
 2001:db8:1::7 is blocked.
   blocked as   2001:db8:1::/64
+  cause        proven
   reason       xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
   since        2026-11-20 15:26:40
-  ends in      1h 2m
+  ends in      1h 2m, at 2026-11-20 16:28:40
   dropped      7 packets
   touched      2 ports: tcp/1, tcp/2
   scans        syn
@@ -187,12 +191,13 @@ fn the_history_comes_in_parts_and_whole() {
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(lines.len(), 201);
     assert_eq!(
-        lines[..4],
+        lines[..5],
         [
-            "WHEN                 ADDRESS        PORT     NAME",
-            "2026-11-20 15:26:40  10.77.1.1      tcp/0    scanner.example\\u{7}",
-            "2026-11-20 15:26:41  2001:db8::/64  tcp/1    -",
-            "2026-11-20 15:26:42  10.77.1.1      by hand  -",
+            "WHEN                 ADDRESS        STATE    PORT     NAME",
+            "2026-11-20 15:26:40  10.77.1.1      blocked  tcp/0    scanner.example\\u{7}",
+            "2026-11-20 15:26:41  2001:db8::/64  blocked  tcp/1    -",
+            "2026-11-20 15:26:42  10.77.1.1      blocked  by hand  -",
+            "2026-11-20 15:26:43  10.77.1.1      slowed   tcp/3    -",
         ]
     );
     assert_eq!(json(&daemon.ctl("history --json").1).as_array().unwrap().len(), 200);

@@ -17,11 +17,13 @@ use std::process::{Command, Output};
 use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
 use portsentry::config::{
-    ClassicMode, ClosedPorts, Config, KEYS, Mode, PortMode, PortSet, Reload, UnprovenAction,
+    ClassicMode, ClosedPorts, Config, KEYS, Keyword, Method, Mode, PortMode, PortSet, Reload,
+    UnprovenAction,
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, BlockRow, HistoryRow, Queues, Reflex, Reply, Shown, Stamp, Status, Target, Watching,
+    AllowRow, BlockRow, Cause, Causes, HistoryRow, Proof, Queues, Reflex, Reply, Shown, Stamp,
+    State, Status, Target, Watching,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -633,17 +635,45 @@ fn keys_of(value: &Value) -> BTreeSet<String> {
     }
 }
 
+/// `kernel::slowed` holds what it says of the customer.
+#[test]
+fn the_table_of_choices_has_each_that_changes_what_a_forged_address_suffers() {
+    let section = section(&page("portsentry.8"), "SECURITY CONSIDERATIONS");
+    let table = section.iter().skip_while(|line| *line != ".Bd -literal").skip(1);
+    let table: Vec<&str> = table.take_while(|line| *line != ".Ed").map(String::as_str).collect();
+    // The first column, a choice after each blank line.
+    let column = |line: &&str| line.get(..18).unwrap_or(line).trim().to_owned();
+    let choices: Vec<String> = table[2..]
+        .split(|line| line.is_empty())
+        .map(|rows| rows.iter().map(column).collect::<Vec<_>>().concat().replace(": ", ":"))
+        .collect();
+    let unproven = UnprovenAction::KEYWORDS;
+    let mut wanted: Vec<String> =
+        unproven.iter().map(|(word, _)| format!("block.unproven.action:{word}")).collect();
+    wanted.push(format!("mode:{}", Mode::Observe.word()));
+    wanted.push("scan_trigger:0".to_owned());
+    wanted.push(format!("capture.method:{}", Method::Nfqueue.word()));
+    wanted.push(format!("tcp.mode:{}", PortMode::Connect.word()));
+    let told: Vec<String> = choices.iter().map(|of| of.replace("(default)", "")).collect();
+    assert_eq!(set(told), set(wanted));
+    let default: Vec<&String> = choices.iter().filter(|of| of.contains("(default)")).collect();
+    let action = Config::default().block.unproven.action.word();
+    assert_eq!(default, [&format!("block.unproven.action:{action}(default)")]);
+}
+
 #[test]
 fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let stamp = Stamp(Timestamp::UNIX_EPOCH);
     let address = Target::Address(IpAddr::from([192, 0, 2, 7]));
     let block = BlockRow {
         address,
-        state: portsentry::control::State::Blocked,
+        state: State::Blocked,
+        cause: Cause::Order,
         reason: "by hand".into(),
         scan: None,
         proven: true,
         since: Some(stamp),
+        until: None,
         expires_in: None,
         packets: Some(0),
         exempt: Vec::new(),
@@ -655,10 +685,17 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         watching: vec![watching],
         reflex: Some(Reflex::default()),
         queues: Some(Queues::default()),
+        causes: Some(Causes::default()),
         ..Status::default()
     };
-    let history =
-        HistoryRow { at: stamp, address, host: "a".into(), port: 1, protocol: "TCP".into() };
+    let history = HistoryRow {
+        at: stamp,
+        address,
+        host: "a".into(),
+        port: 1,
+        protocol: "TCP".into(),
+        state: State::Slowed,
+    };
     let known = Shown {
         address,
         block: None,
@@ -671,6 +708,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         first_seen: Some(stamp),
         last_seen: Some(stamp),
         blocks_before: 0,
+        proof: Some(Proof { bits: 9, needed: 16, silent: 9, answered: 0, blind: false }),
     };
     let done = Reply::Done { message: "done".into() };
     let classic = path("tests/classic/upstream.conf");

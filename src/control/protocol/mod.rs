@@ -14,10 +14,12 @@ mod target;
 
 pub use line::{REPLY_MAX, VERSION, event_line, line};
 pub use refusal::{Kind, Refusal};
-pub use reply::{AllowRow, BlockRow, HistoryRow, ROWS_PER_LINE, Reply, Shown, State};
+pub use reply::{AllowRow, BlockRow, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown, State};
 pub use request::{REASON_MAX, REQUEST_MAX, Request};
 pub use stamp::Stamp;
-pub use status::{Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching};
+pub use status::{
+    Causes, Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching,
+};
 pub use target::{NoTarget, Target};
 
 #[cfg(test)]

@@ -76,6 +76,21 @@ pub enum State {
     Slowed,
 }
 
+/// Why a source is blocked or slowed, in kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Another program added the element.
+    #[default]
+    Foreign,
+    /// It scanned, and its address may be forged.
+    Unproven,
+    /// It scanned, and has shown that it receives our packets.
+    Proven,
+    /// The administrator ordered it.
+    Order,
+}
+
 /// One block, or one slowed source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockRow {
@@ -84,6 +99,9 @@ pub struct BlockRow {
     /// What happens to its packets.
     #[serde(default)]
     pub state: State,
+    /// Why, in kind.
+    #[serde(default)]
+    pub cause: Cause,
     /// The reason as text.
     pub reason: String,
     /// The kind of scan; null for a manual block or a foreign element.
@@ -92,6 +110,9 @@ pub struct BlockRow {
     pub proven: bool,
     /// Its start; null if unknown.
     pub since: Option<Stamp>,
+    /// Its end, unless it is renewed; null: permanent.
+    #[serde(default)]
+    pub until: Option<Stamp>,
     /// Seconds until it ends; null: permanent.
     pub expires_in: Option<u64>,
     /// Packets dropped since the block; null if the kernel was not asked, or for a network that
@@ -120,7 +141,7 @@ pub struct AllowRow {
 pub struct HistoryRow {
     /// Time of the kernel's acknowledgement.
     pub at: Stamp,
-    /// What was blocked.
+    /// What was blocked or slowed.
     pub address: Target,
     /// The host's name where the line has one, else the address.
     pub host: String,
@@ -128,6 +149,9 @@ pub struct HistoryRow {
     pub port: u16,
     /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
     pub protocol: String,
+    /// Whether it was blocked or slowed.
+    #[serde(default)]
+    pub state: State,
 }
 
 impl From<crate::journal::history::Entry> for HistoryRow {
@@ -144,6 +168,7 @@ impl From<crate::journal::history::Entry> for HistoryRow {
             host: entry.host,
             port: entry.port,
             protocol: entry.protocol,
+            state: if entry.is_slowed { State::Slowed } else { State::Blocked },
         }
     }
 }
@@ -173,4 +198,22 @@ pub struct Shown {
     pub last_seen: Option<Stamp>,
     /// Number of blocks within `block.escalate.memory`.
     pub blocks_before: u64,
+    /// For a slowed source: what its retransmissions say about its address.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+/// What a slowed source's retransmissions say about its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Evidence that it sees our answers, in bits; below 0: that it does not.
+    pub bits: i32,
+    /// The bits that prove it.
+    pub needed: i32,
+    /// Silent ports to which it retransmitted.
+    pub silent: u64,
+    /// Answered ports to which it retransmitted.
+    pub answered: u64,
+    /// It does not see our answers, and is not proven by retransmissions.
+    pub blind: bool,
 }

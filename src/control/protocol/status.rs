@@ -17,6 +17,10 @@ pub struct Status {
     pub sources: u64,
     /// Blocks in force.
     pub blocked: u64,
+    /// Blocks in force by their cause; null: there are too many to be counted, or none in observe
+    /// mode.
+    #[serde(default)]
+    pub causes: Option<Causes>,
     /// Slowed sources.
     #[serde(default)]
     pub slowed: u64,
@@ -66,6 +70,19 @@ pub struct Status {
     pub pid: u32,
     /// Warnings to the administrator.
     pub warnings: Vec<String>,
+}
+
+/// Blocks in force, by their cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Causes {
+    /// Of scans by sources that are proven.
+    pub proven: u64,
+    /// Of scans by sources whose address may be forged.
+    pub unproven: u64,
+    /// By order of the administrator.
+    pub order: u64,
+    /// By elements that other programs added.
+    pub foreign: u64,
 }
 
 /// Counts of incoming packets since the start: `logged` is the sum of `judged`, `passed_over`, and

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Decoys, Handler, HistoryRow, Intake, Kind, Refusal,
-    Reply, Request, Responses, Server, Shown, Stamp, Status, Store, Target, Watching, listen,
+    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow, Intake,
+    Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, State, Status, Store, Target,
+    Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -40,11 +41,17 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
     let scan = reason.split_once(" scan").map(|(kind, _)| kind.to_owned());
     BlockRow {
         address: target(address),
-        state: portsentry::control::State::Blocked,
+        state: State::Blocked,
+        cause: match reason {
+            _ if reason.starts_with("by hand") => Cause::Order,
+            _ if reason.contains("proven") => Cause::Proven,
+            _ => Cause::Unproven,
+        },
         proven: reason.contains("proven"),
         reason: reason.to_owned(),
         scan,
         since: Some(stamp(1_795_188_400)),
+        until: expires_in.map(|seconds| stamp(1_795_188_400 + i64::try_from(seconds).unwrap())),
         expires_in,
         packets: Some(packets),
         exempt: Vec::new(),
@@ -125,6 +132,7 @@ impl Handler for FakeHandler {
                 ],
                 sources: 12,
                 blocked: 3,
+                causes: Some(Causes { proven: 1, unproven: 1, order: 1, foreign: 0 }),
                 allowed: 5,
                 probes: 4711,
                 lost: 1,
@@ -173,6 +181,7 @@ impl Handler for FakeHandler {
                     first_seen: Some(stamp(1_795_188_390)),
                     last_seen: Some(stamp(1_795_188_400)),
                     blocks_before: 1,
+                    proof: None,
                 }))
                 .into(),
                 None => no("nothing is known of it").into(),
@@ -232,6 +241,7 @@ impl Handler for FakeHandler {
                     },
                     port: u16::try_from(n).unwrap(),
                     protocol: if n == 2 { "MANUAL".into() } else { "TCP".into() },
+                    state: if n == 3 { State::Slowed } else { State::Blocked },
                 });
                 Answer::history(rows)
             }
