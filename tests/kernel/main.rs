@@ -44,6 +44,7 @@ mod rules_first;
 mod ruleset;
 mod services;
 mod slow;
+mod slowed;
 mod store;
 mod takeover;
 mod unit;
