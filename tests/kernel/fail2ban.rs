@@ -122,8 +122,8 @@ fn scan(from: &Namespace, arguments: &[&str]) {
     from.output("nmap", &words, Duration::from_secs(40));
 }
 
-/// Appends the line of a block of `address` through the daemon's journal, which gets `name` as the
-/// answer to its lookup.
+/// Appends the lines of a block, and of a slowed source, through the daemon's journal, which gets
+/// `name` as the answer to its lookup.
 fn append_named(file: &Path, address: &'static str, name: &'static str) {
     let mut settings = Settings {
         history_file: Some(file.to_owned()),
@@ -135,24 +135,25 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
     let address: IpAddr = address.parse().unwrap();
     let (answer, answered) = std::sync::mpsc::channel();
     journal.resolve_through(Box::new(move |asked| answer.send(asked).is_ok()));
+    let (source, timeout) = (Source::of(address, 64), Duration::from_secs(60));
+    let port = Port { transport: Transport::Tcp, number: 23 };
+    let detail = "3 ports in 0.2s".to_owned();
+    let reason = Reason::Scan { scan: ScanKind::Syn, proven: false, detail };
     journal.notify(Notice::Engine(Report::Blocked {
-        source: Source::of(address, 64),
-        port: Some(Port { transport: Transport::Tcp, number: 23 }),
-        timeout: Some(Duration::from_secs(60)),
-        reason: Reason::Scan {
-            scan: ScanKind::Syn,
-            proven: false,
-            detail: "3 ports in 0.2s".into(),
-        },
+        source,
+        port: Some(port),
+        timeout: Some(timeout),
+        reason: reason.clone(),
         renewed: false,
     }));
+    journal.notify(Notice::Engine(Report::Slowed { source, port, timeout, reason }));
     assert_eq!(answered.recv_timeout(Duration::from_secs(10)).unwrap(), address);
     journal.name_found(address, Some(name.to_owned()));
     assert!(journal.stop(Duration::from_secs(10)));
 }
 
 #[test]
-fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
+fn fail2bans_own_filter_matches_scan_blocks_and_neither_manual_nor_slowed_ones() {
     let Some(fail2ban) = Fail2ban::find() else { return };
     if missing(&["ip", "nft", "nmap"]).is_some() {
         return;
@@ -188,9 +189,10 @@ fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
             && text.contains(" Host: 10.66.3.4/10.66.3.4 "),
         "{text}"
     );
-    let (by_hand, scans): (Vec<_>, Vec<_>) =
-        lines.into_iter().partition(|(_, _, port)| *port == "0 MANUAL Blocked");
-    assert_eq!(by_hand.len(), 3, "{text}");
+    let is_other = |port: &str| port == "0 MANUAL Blocked" || port == "23 TCP Slowed";
+    let (others, scans): (Vec<_>, Vec<_>) =
+        lines.into_iter().partition(|(_, _, port)| is_other(port));
+    assert_eq!(others.len(), 6, "{text}");
 
     let banned = fail2ban.banned(&history);
     assert_eq!(
@@ -205,7 +207,7 @@ fn fail2bans_own_filter_matches_scan_blocks_and_no_manual_ones() {
         ["10.66.1.2", "fd66:77::2", "10.66.2.2", "10.66.3.2", "10.66.3.3", "10.66.3.4"],
         "{text}"
     );
-    assert_eq!(fail2ban.counts(&history), (scans.len(), by_hand.len()));
+    assert_eq!(fail2ban.counts(&history), (scans.len(), others.len()));
 }
 
 #[test]
