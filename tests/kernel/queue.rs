@@ -15,7 +15,7 @@ use portsentry::nft::text::Form;
 use portsentry::nft::{Connection, QueueBy};
 use portsentry::ruleset::{self, SCHEMA};
 use portsentry::sys::poll::readable;
-use support::daemon::Daemon;
+use support::daemon::{AT_DEFAULTS, Daemon};
 use support::eventually;
 use support::expressions;
 use support::flood::{Load, Scan, Wire};
@@ -316,6 +316,38 @@ fn a_scanner_learns_of_no_open_port_after_the_trigger() {
             rates[rates.len() / 2]
         );
         assert_eq!(bad, 0);
+    }
+}
+
+// P3, P27
+#[test]
+fn a_slowed_source_connects_by_the_retransmission_and_a_fast_scan_learns_nothing() {
+    need!();
+    for reflex in [false, true] {
+        let site = Site::new();
+        let yaml = YAML.replace("reflex: false", &format!("reflex: {reflex}"));
+        let daemon = Daemon::start(&site.host, &format!("{yaml}{AT_DEFAULTS}"));
+        let state = || daemon.json(&["list"])[0]["state"].clone();
+        let wire = Wire::between(&site.scanner, &site.host, "v0");
+        for run in 0..runs() {
+            let (from, to) = (SCANNER.parse().unwrap(), HOST.parse().unwrap());
+            let mut scan = Scan::new(from, to, shuffled(run), 10_000);
+            // The same ports again would be the retransmissions of the run before.
+            scan.source_port += u16::try_from(run).unwrap();
+            let answers = wire.scan(&scan);
+            // A random half of the closed ports answers.
+            let after = answers.after_closed(1, |port| site.is_closed(port));
+            assert_eq!(answers.open_from(after), 0, "reflex {reflex}, run {run}");
+            assert!(eventually(Duration::from_secs(5), || state() == "slowed"), "{}", daemon.log());
+            forget(&daemon);
+        }
+        touch(&site.scanner, HOST, 1);
+        assert!(eventually(Duration::from_secs(5), || state() == "slowed"), "{}", daemon.log());
+        let took =
+            connect(&site.scanner, HOST, site.open[0], Duration::from_secs(10)).expect("connected");
+        let second = Duration::from_millis(700)..Duration::from_millis(1900);
+        assert!(second.contains(&took), "reflex {reflex}: {took:?}");
+        assert_eq!(state(), "slowed");
     }
 }
 
