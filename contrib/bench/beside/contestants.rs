@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::scene::Scene;
-use super::support::daemon::Daemon;
+use super::support::daemon::{AT_DEFAULTS, Daemon};
 use super::support::jail::{self, Jail};
 use super::support::{output, run};
 
@@ -55,7 +55,7 @@ pub fn all() -> Vec<Contestant> {
             all.push(Contestant {
                 name: format!("ours-{method}{}", if reflex { "-reflex" } else { "" }),
                 about: format!(
-                    "ours, capture {method}, reflex {}, trigger 0, closed ports answer",
+                    "ours, capture {method}, reflex {}, trigger 0, closed ports answer, unproven sources are blocked",
                     if reflex { "on" } else { "off" }
                 ),
                 kind: Kind::Ours {
@@ -64,11 +64,11 @@ pub fn all() -> Vec<Contestant> {
             });
         }
     }
-    let about = "ours without a configuration: trigger 2, closed ports do not answer".to_owned();
+    let about = "ours without a configuration: trigger 2, closed ports do not answer, unproven sources are slowed".to_owned();
     all.push(Contestant {
         name: "ours-default".to_owned(),
         about,
-        kind: Kind::Ours { yaml: String::new() },
+        kind: Kind::Ours { yaml: AT_DEFAULTS.to_owned() },
     });
     for name in [
         "nft-trap",

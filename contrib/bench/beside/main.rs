@@ -2,7 +2,7 @@
 //!
 //! Each contestant runs alone on a host in a network namespace with ten services among the ports
 //! 1-1000, and is scanned from another. The parts: `target` the scanned host, `scene` the two
-//! machines, `wire` the probes, `contestants` the programs, `tests/support/jail.rs` how other
+//! machines, `wire` the probes, `customer` an honest host, `contestants` the programs, `tests/support/jail.rs` how other
 //! programs are run, `measures` the measurements, `table` the output.
 #![allow(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@
 )]
 
 mod contestants;
+mod customer;
 mod measures;
 mod scene;
 #[path = "../../../tests/support/mod.rs"]
@@ -71,6 +72,7 @@ enum Leg {
     #[value(name = "10000")]
     TenThousand,
     Nmap,
+    Forged,
     Quiet,
     Flood,
     Flush,
@@ -86,6 +88,7 @@ impl Leg {
             Self::Thousand => &["1,000/s", "to block"],
             Self::TenThousand => &["10,000/s"],
             Self::Nmap => &["nmap -T5"],
+            Self::Forged => &["decoys hurt", "innocents hurt"],
             Self::Quiet => &["memory, quiet", "CPU, quiet"],
             Self::Flood => &["memory, flood", "CPU, flood", "scanner caught"],
             Self::Flush => &["back after flush"],
@@ -98,6 +101,7 @@ impl Leg {
 const NOTES: &[&str] = &[
     "10/s to nmap -T5: ports that answered / of the 10 open ports those given away, of 1,000 asked (at 10/s 150, all the open ones that nmap asks first among them).",
     "to block: from the first probe, of a closed port, until a service answers the source no more; at 1,000 probes a second.",
+    "decoys hurt: a customer whom nmap -D names as a decoy; innocents hurt: one in whose name four SYNs to closed ports are forged. New connections that failed within four seconds, of those that were tried; the longest that a byte took on an established connection.",
     "quiet: resident memory of all its processes; processor time in ten seconds. The rules' own work in the kernel is in no figure.",
     "flood: 12,000 forged SYNs a second for 7 s to the ports 1-1000; the most memory, and the processor time until 5 s after; a real scanner asks 60 closed ports in it.",
     "back after flush: how long a blocked source is answered after `nft flush ruleset`; never: 15 s; the static rules are loaded again at once, and then the source scans again.",
@@ -132,7 +136,7 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     }
     let mut legs: Vec<Leg> = if arguments.quick {
-        vec![Leg::Thousand, Leg::TenThousand, Leg::Quiet, Leg::Flush]
+        vec![Leg::Thousand, Leg::TenThousand, Leg::Forged, Leg::Quiet, Leg::Flush]
     } else {
         Leg::value_variants().to_vec()
     };
@@ -218,6 +222,9 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
     }
     drop(running);
     drop(scene);
+    if legs.contains(&Leg::Forged) {
+        cells.insert(Leg::Forged, forged(contestant, quick)?);
+    }
     if legs.contains(&Leg::Flood) {
         let scene = Scene::new();
         let flood = measures::flood(&contestant.start(&scene)?);
@@ -239,6 +246,22 @@ fn measure(contestant: &Contestant, legs: &[Leg], quick: bool) -> Result<Vec<Cel
     }
     // The order of the enum is that of the columns.
     Ok(cells.into_values().flatten().collect())
+}
+
+/// What customers suffer whose addresses are forged. A quick run asks only whether that is nothing
+/// by default, as it should be: the time of a customer cannot be shortened.
+fn forged(contestant: &Contestant, quick: bool) -> Result<Vec<Cell>, String> {
+    let is_default = contestant.name == "ours-default";
+    if quick && !is_default {
+        return Ok(vec![Cell::Without("not in a quick run".to_owned()); 2]);
+    }
+    let scene = Scene::new();
+    let running = contestant.start(&scene)?;
+    let customers = measures::forged(&running, Duration::from_secs(if quick { 6 } else { 20 }));
+    if quick && customers.iter().any(|customer| customer.failed > 0) {
+        return Err("a customer whose address was forged was cut off".to_owned());
+    }
+    Ok(customers.iter().map(measures::hurt).collect())
 }
 
 /// When, where and how it was run.

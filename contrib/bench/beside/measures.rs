@@ -10,12 +10,13 @@ use portsentry::engine::{MonoTime, Reason, Source};
 use portsentry::store::{self, Block, Content, Mark};
 
 use super::contestants::{Contestant, Running, Usage};
+use super::customer::{self, Customer};
 use super::scene::Scene;
 use super::support::daemon::Daemon;
 use super::support::eventually;
 use super::support::flood::{Load, Wire as Veth};
 use super::table::{Cell, median};
-use super::target::{HOST, SERVICES, order};
+use super::target::{FORGED, HOST, SERVICES, order};
 use super::wire::{Plan, Scan};
 
 /// How long the block may take after a scan has ended. CrowdSec's needs some five seconds.
@@ -127,6 +128,51 @@ pub fn nmap(running: &Running<'_>, runs: usize) -> Cell {
         }
     };
     scans(&(0..runs).map(one).collect::<Vec<_>>()).0
+}
+
+/// What two customers suffer while somebody scans with nmap and names the first as a decoy, and
+/// forges four SYNs in the name of the second: new connections that failed, and the longest stall
+/// of an established one.
+pub fn forged(running: &Running<'_>, lasting: Duration) -> [Customer; 2] {
+    let scene = running.scene;
+    let [decoy, innocent, scanner] = std::array::from_fn(|_| scene.source());
+    let service = scene.host.enter(customer::service);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| customer::serve(&service, &over));
+        let customers = [decoy, innocent].map(|source| {
+            scope.spawn(move || scene.scanner.enter(|| customer::use_service(source, lasting)))
+        });
+        // Their established connections are first.
+        std::thread::sleep(Duration::from_millis(200));
+        scene.scan(|wire| wire.forge(innocent, &FORGED));
+        let limit = format!("{}s", lasting.as_secs());
+        let words = [
+            "-n",
+            "-Pn",
+            "-sS",
+            "-p1-1000",
+            "--host-timeout",
+            &limit,
+            "-e",
+            "scan0",
+            "-S",
+            &scanner.to_string(),
+            "-D",
+            &format!("{decoy},ME"),
+            &HOST.to_string(),
+        ];
+        let output = scene.scanner.output("nmap", &words, Duration::from_secs(90));
+        assert!(output.status.success(), "nmap: {}", String::from_utf8_lossy(&output.stderr));
+        let found = customers.map(|customer| customer.join().unwrap());
+        scene.host.enter(|| customer::end(&over));
+        found
+    })
+}
+
+/// A customer as a cell.
+pub fn hurt(Customer { tried, failed, stalled }: &Customer) -> Cell {
+    Cell::Median(format!("{failed} of {tried}, {}", seconds(stalled.as_secs_f64())), 1)
 }
 
 /// Memory, and processor time in ten seconds without a packet.

@@ -9,6 +9,10 @@ pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const SERVICES: [u16; 10] = [21, 22, 25, 53, 80, 110, 143, 443, 587, 993];
 /// One more, outside of what is scanned and watched: answered as long as a source is not blocked.
 pub const KNOCK: u16 = 9000;
+/// Another, which customers use.
+pub const ECHO: u16 = 9001;
+/// Closed ports that are asked in the name of a customer.
+pub const FORGED: [u16; 4] = [23, 111, 135, 199];
 /// The ports that nmap asks first, in random order, where it chooses the order (measured with
 /// 7.93); those up to 1000.
 const POPULAR: [u16; 20] =

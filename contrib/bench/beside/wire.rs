@@ -114,6 +114,11 @@ impl Wire {
         }
     }
 
+    /// Sends a SYN to each of these ports in the name of `source`.
+    pub fn forge(&self, source: Ipv4Addr, ports: &[u16]) {
+        ports.iter().for_each(|port| self.send(&syn(source, PROBES_FROM, *port, 7)));
+    }
+
     /// Listens for answers to `source`, from any sender of probes, until `ended` returns true. Maps
     /// each port to whether it is open.
     pub fn overhear(
