@@ -204,10 +204,11 @@ pub(super) fn line(packets: &Link<Command>, view: &SharedView) -> String {
     };
     let mode = view.lock().config.mode.word();
     format!(
-        "mode {mode}, {} probes, {} sources, {} blocked, {} packets lost, {} logged packets were no probes, {} unreadable",
+        "mode {mode}, {} probes, {} sources, {} blocked, {} slowed, {} packets lost, {} logged packets were no probes, {} unreadable",
         figures.engine.probes,
         figures.engine.sources,
         figures.engine.blocked,
+        figures.engine.slowed,
         figures.capture.lost,
         figures.taken.no_probe,
         figures.taken.unreadable

@@ -111,8 +111,8 @@ impl Engine {
         self.unproven =
             self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
         if !self.policy.slows() {
-            // In pieces, as never-block addresses are: where the rules held them for another
-            // reason, nobody would release them.
+            // In pieces, as never-block addresses are. Rules that hold sources instead would drop
+            // every packet of these until their time is up.
             self.release_after = Some(None);
         }
         if old.allow != self.policy.allow {
