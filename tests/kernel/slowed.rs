@@ -227,7 +227,7 @@ fn a_source_that_goes_on_probing_decoys_stays_slowed() {
         return;
     }
     let scene = scene();
-    let yaml = format!("{DECOYS}\nblock: {{ unproven: {{ action: slow, timeout: 4s }} }}");
+    let yaml = format!("{DECOYS}\nblock: {{ unproven: {{ action: slow, timeout: 8s }} }}");
     let daemon = Daemon::start(&scene.host, &yaml);
     forge(&scene, HONEST, ["110", "112"], "1", "1");
     wait_for_state(&daemon, HONEST, "slowed", false);
@@ -235,15 +235,16 @@ fn a_source_that_goes_on_probing_decoys_stays_slowed() {
         let set = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
         set.contains(HONEST)
     };
-    // Longer than one time. A SYN counts three seconds later, as it may be a handshake's.
-    for _ in 0..10 {
+    // Longer than one time. A SYN counts three seconds later, as it may be a handshake's, and the
+    // same one again until then is one.
+    for _ in 0..12 {
         forge(&scene, HONEST, ["21", "21"], "1", "1");
-        std::thread::sleep(Duration::from_millis(800));
+        std::thread::sleep(Duration::from_secs(1));
         assert!(is_held(), "{}", daemon.log());
         assert_eq!(state_of(&daemon, HONEST), Some(("slowed".to_owned(), false)));
     }
     let is_over = || !is_held() && state_of(&daemon, HONEST).is_none();
-    assert!(eventually(Duration::from_secs(15), is_over), "{}", daemon.log());
+    assert!(eventually(Duration::from_secs(25), is_over), "{}", daemon.log());
 }
 
 // P2, P3
