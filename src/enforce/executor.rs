@@ -184,7 +184,7 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// A slowed source's set, and its element there.
-    fn slowed(&self, source: Source, timeout: Duration) -> (SetId, Element) {
+    fn slowed(&self, source: Source, timeout: Duration) -> (SetId, Element<'static>) {
         let set = match self.placement.place(source) {
             Place::Host(SetId::Blocked4, _) => SetId::Held4,
             Place::Host(..) => SetId::Held6,
