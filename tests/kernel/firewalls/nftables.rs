@@ -124,7 +124,7 @@ fn a_reload_of_nftables_service_is_logged_and_every_block_restored() {
                 "{after}: {address} had {before} s left, and has {left}"
             );
         }
-        assert_eq!(beside.left("fd72:77:0:1::/64"), Some(u64::MAX), "{after}");
+        assert_eq!(beside.left("fd72:77:0:1::2"), Some(u64::MAX), "{after}");
         assert_eq!(scene.lets_in(SHUT), expected.contains(&SHUT.to_string()), "{after}");
         // All earlier blocks, in one transaction with the rules.
         let blocks = format!("the rules and {} blocks were restored", beside.blocked.len());

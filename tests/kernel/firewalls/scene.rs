@@ -17,8 +17,9 @@ use crate::support::{eventually, skip};
 /// The host's address for the scanner.
 const HOST: &str = "10.72.1.1";
 const HOST6: &str = "fd72:1::1";
-/// Blocked from the beginning; its IPv6 address with its whole prefix, which is not the host's.
+/// Blocked from the beginning; its IPv6 prefix is not the host's.
 const SCANNER: &str = "10.72.1.2";
+const SCANNER6: &str = "fd72:77::2";
 const PREFIX6: &str = "fd72:77::/64";
 /// The host's address for all others.
 const HOST_FOR_OTHERS: &str = "10.72.2.1";
@@ -117,7 +118,7 @@ impl Scene {
 
     /// Packets of the scanner that its elements have counted, by IPv4 and IPv6.
     fn dropped(&self) -> [u64; 2] {
-        [("blocked4", SCANNER), ("blocked6", "fd72:77::")].map(|(set, key)| {
+        [("blocked4", SCANNER), ("blocked6", SCANNER6)].map(|(set, key)| {
             let listing = self.host.run(
                 "nft",
                 &["get", "element", "inet", "portsentry", set, &format!("{{ {key} }}")],
@@ -224,14 +225,14 @@ impl<'a> Beside<'a> {
         Scene::scan(&scene.scanner, &[HOST]);
         daemon.wait_for_block(SCANNER);
         Scene::scan(&scene.scanner, &["-6", HOST6]);
-        daemon.wait_for_block(PREFIX6);
+        daemon.wait_for_block(SCANNER6);
         let blocked_at = [before, Instant::now()];
         Self {
             scene,
             daemon,
             session: scene.session(),
             blocked_at,
-            blocked: [SCANNER, PREFIX6].map(str::to_owned).to_vec(),
+            blocked: [SCANNER, SCANNER6].map(str::to_owned).to_vec(),
             repairs: 0,
         }
     }
@@ -265,7 +266,7 @@ impl<'a> Beside<'a> {
             "after {after} it is not our rule that drops the scanner: {before:?}, {now:?}"
         );
         let [earliest, latest] = self.blocked_at;
-        for address in [SCANNER, PREFIX6] {
+        for address in [SCANNER, SCANNER6] {
             // The answer is of some moment between the two.
             let most = BLOCK - latest.elapsed().as_secs();
             let left = self
