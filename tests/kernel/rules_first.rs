@@ -140,10 +140,11 @@ fn silence_during<T>(daemon: &Daemon<'_>, work: impl FnOnce() -> T) -> (Duration
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let asks = scope.spawn(|| longest_silence(daemon, &is_over));
-        let given = work();
+        // Over also when it panics: the scope waits for the other thread.
+        let given = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         is_over.store(true, Ordering::Relaxed);
         let (longest, answers) = asks.join().unwrap();
-        (longest, answers, given)
+        (longest, answers, given.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
