@@ -7,14 +7,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::listing::{Listing, each_block, network_rows};
 use super::protected::ProtectionReason;
 use super::rows::{MEND, kernel, proof, reasons, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
-use ipnet::IpNet;
-
 use crate::config::{Config, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, Refusal,

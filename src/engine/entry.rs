@@ -131,7 +131,7 @@ impl Entry {
     }
 
     pub(super) fn is_unproven_scan(&self) -> bool {
-        matches!(self.reason, Reason::Scan { proven: false, .. })
+        self.reason.is_unproven_scan()
     }
 
     /// Starts the block's timeout.

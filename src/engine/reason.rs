@@ -48,6 +48,11 @@ impl Reason {
         }
     }
 
+    /// Whether it is a scan by a source that is not proven.
+    pub(super) fn is_unproven_scan(&self) -> bool {
+        matches!(self, Self::Scan { proven: false, .. })
+    }
+
     /// The text without control characters, cut at a character boundary to fit a comment.
     pub fn comment(&self) -> String {
         use fmt::Write as _;

@@ -86,9 +86,7 @@ impl Failure {
         ];
         matches!(self, Self::Refused { error, .. } if none.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())))
     }
-}
 
-impl Failure {
     /// Whether the kernel does not have the object.
     pub(super) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { error, .. } if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()))

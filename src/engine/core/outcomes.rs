@@ -80,10 +80,11 @@ impl Engine {
         let Self { blocks, policy, always, never_block, ledger, services, counted, .. } = self;
         if let Some(from) = self.review_from {
             let ending = |source: Source, reason: &Reason| {
-                let is_unproven = matches!(reason, Reason::Scan { proven: false, .. });
                 if must_lift(policy, always, never_block, source, reason) {
                     Some(Ending::NeverBlock)
-                } else if is_unproven && is_served(ledger, (services, *counted), now, source) {
+                } else if reason.is_unproven_scan()
+                    && is_served(ledger, (services, *counted), now, source)
+                {
                     Some(Ending::Services)
                 } else {
                     None

@@ -39,8 +39,7 @@ impl Engine {
         if self.policy.accounts(source).any(|account| self.blocks.view(account).is_some()) {
             return ConnectionVerdict::Blocked;
         }
-        if self.policy.accounts(source).any(|account| self.slowed.view(self.now, account).is_some())
-        {
+        if self.policy.accounts(source).any(|account| self.is_slowed(account)) {
             return ConnectionVerdict::Held;
         }
         let is_past = |account| {
