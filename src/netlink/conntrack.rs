@@ -97,7 +97,7 @@ impl Conntrack {
     }
 
     /// Deletes all connections with one of these addresses at an end, and returns their number. It
-    /// takes some 3 us for each connection of the host, and 10 us for each that is deleted.
+    /// lists all connections of the host: not for the packet thread.
     ///
     /// # Errors
     /// [`Error::List`]; needs `CAP_NET_ADMIN`.

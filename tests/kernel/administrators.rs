@@ -121,7 +121,7 @@ fn a_connection_that_never_logged_in_is_not_remembered() {
     let daemon = Daemon::start_with_logins(&scene.host, AT_DEFAULTS);
     let _service = serve(&scene.host, HOST, &["22", "8000"]);
     let bare = connect(&scene, HONEST);
-    // A session whose end was not recorded; nobody is connected from there.
+    // A session whose end was not recorded, without a connection from there.
     let other = "10.69.1.4";
     daemon.log_in(other);
     std::thread::sleep(Duration::from_secs(12));

@@ -89,7 +89,7 @@ fn services_may_restart_while_a_client_polls() {
     }
     let scene = scene();
     let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
-    // They start after the daemon, and nobody connects before they restart.
+    // They start after the daemon, and have no client before they restart.
     let services = serve(&scene.host, HOST, &MAIL);
     std::thread::sleep(Duration::from_secs(6));
     drop(services);

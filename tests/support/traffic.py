@@ -462,7 +462,7 @@ def options_six(source, destination):
 
 
 def blind_six(source, destination):
-    """SYNs over IPv6 to the ports argv[4] to argv[5]; nobody looks at the answers."""
+    """SYNs over IPv6 to the ports argv[4] to argv[5], whose answers are ignored."""
     syns_six(source, destination, range(int(sys.argv[4]), int(sys.argv[5]) + 1))
 
 

@@ -101,7 +101,7 @@ impl Leg {
 const NOTES: &[&str] = &[
     "10/s to nmap -T5: ports that answered / of the 10 open ports those given away, of 1,000 asked (at 10/s 150, all the open ones that nmap asks first among them).",
     "to block: from the first probe, of a closed port, until a service answers the source no more; at 1,000 probes a second.",
-    "decoys hurt: a customer whom nmap -D names as a decoy; innocents hurt: one in whose name four SYNs to closed ports are forged. New connections that failed within four seconds, of those that were tried; the longest that a byte took on an established connection.",
+    "decoys hurt: a customer that nmap -D names as a decoy; innocents hurt: one in whose name four SYNs to closed ports are forged. New connections that failed within four seconds, of those that were tried; the longest that a byte took on an established connection.",
     "quiet: resident memory of all its processes; processor time in ten seconds. The rules' own work in the kernel is in no figure.",
     "flood: 12,000 forged SYNs a second for 7 s to the ports 1-1000; the most memory, and the processor time until 5 s after; a real scanner asks 60 closed ports in it.",
     "back after flush: how long a blocked source is answered after `nft flush ruleset`; never: 15 s; the static rules are loaded again at once, and then the source scans again.",

@@ -130,7 +130,7 @@ pub fn nmap(running: &Running<'_>, runs: usize) -> Cell {
     scans(&(0..runs).map(one).collect::<Vec<_>>()).0
 }
 
-/// What two customers suffer while somebody scans with nmap and names the first as a decoy, and
+/// What two customers suffer while a scanner names the first as a decoy of its nmap, and
 /// forges four SYNs in the name of the second: new connections that failed, and the longest stall
 /// of an established one.
 pub fn forged(running: &Running<'_>, lasting: Duration) -> [Customer; 2] {

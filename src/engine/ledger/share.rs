@@ -20,7 +20,7 @@ impl Ledger {
     /// What an account gives its prefix, of the port of a touch that was just recorded: what it has
     /// of the port, so that both expire at once. `None` unless it gave the port before, or the prefix
     /// does not have it and the account gave less than `most` ports. Ports that count toward a block
-    /// and the others are told apart: a scanner could use up its share with datagrams that are only
+    /// have a share of their own: a scanner could use up its share with datagrams that are only
     /// logged.
     pub(in crate::engine) fn share(
         &mut self,

@@ -67,7 +67,7 @@ impl Ledger {
             .iter()
             .filter_map(|slot| Touch::live(*slot, horizon))
             .filter(|touch| touch.time() <= clock)
-            // Nobody stored which of them counted for the prefix.
+            // The store does not say which of them counted for the prefix.
             .map(Touch::shared)
             .peekable();
         let Some(first) = touches.peek().copied() else { return };
