@@ -46,8 +46,8 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
-pub(super) use self::shape::Shape;
-use self::shape::{Key, slots};
+use self::shape::slots;
+pub(super) use self::shape::{Key, Shape};
 use super::account::{Counted, Tally, Touch, clock, record};
 use super::slab::{List, Slab};
 use super::{MonoTime, Source};
@@ -100,9 +100,9 @@ struct Suspect {
     has_passed: bool,
 }
 
-/// A slot of one of the slabs; the top bits say which.
+/// A slot of one of the slabs; the top bits say which. Valid until the next touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place(u32);
+pub(super) struct Place(u32);
 
 const SUSPECT: u32 = 1 << 31;
 /// In a newcomer's place: it is patient.
@@ -144,14 +144,6 @@ pub(super) struct Ledger {
     by_last_touch: List,
     tokens: TokenBucket,
     evicted: u64,
-}
-
-/// Where [`Ledger::touch`] found a source; valid until the next touch.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Lookup {
-    hash: u64,
-    key: Key,
-    place: Option<Place>,
 }
 
 /// A source's account.
@@ -244,27 +236,29 @@ impl Ledger {
         clock(now).saturating_sub(self.shape.window)
     }
 
-    /// Records a touch and returns the source's tally.
+    /// The key of an account.
+    #[inline]
+    pub(super) fn key_of(&self, account: Source) -> Key {
+        self.shape.key(account)
+    }
+
+    /// Records a touch. Returns where its account is; `None` if there is no room for it.
     pub(super) fn touch(
         &mut self,
         now: MonoTime,
-        source: Source,
+        key: Key,
         touch: Touch,
         counted: Counted,
-    ) -> (Tally, Lookup) {
-        let key = self.shape.key(source);
+    ) -> Option<Place> {
         let hash = self.hash(key);
         let horizon = self.horizon(now);
         let Some(place) = self.find(hash, key) else {
-            let place = self.admit(now, hash, key, touch);
-            return (Tally::of(&[touch.slot()], horizon, counted), Lookup { hash, key, place });
+            return self.admit(now, hash, key, touch);
         };
-        let mut found = Lookup { hash, key, place: Some(place) };
         let was_suspect = place.0 & SUSPECT != 0;
+        let mut at = place.0 & INDEX;
         if !was_suspect {
-            let Some(newcomer) = self.newcomers.get_mut(place.0 & INDEX) else {
-                return (Tally::default(), found);
-            };
+            let newcomer = self.newcomers.get_mut(at)?;
             let only = match Touch::live(newcomer.touch, horizon) {
                 Some(old) if old.same_port(touch) => Some(old.stronger(touch)),
                 Some(_) => None,
@@ -272,12 +266,10 @@ impl Ledger {
             };
             if let Some(only) = only {
                 newcomer.touch = only.marked(true).slot();
-                return (Tally::of(&[only.slot()], horizon, counted), found);
+                return Some(place);
             }
-            found.place = self.promote(hash, key, place).map(|at| Place(at | SUSPECT));
+            at = self.promote(hash, key, place)?;
         }
-        let Some(Place(at)) = found.place else { return (Tally::default(), found) };
-        let at = at & INDEX;
         if let Some(suspect) = self.suspects.get_mut(at) {
             suspect.last = suspect.last.max(touch.time());
             suspect.probes = suspect.probes.saturating_add(1);
@@ -285,21 +277,28 @@ impl Ledger {
             // every source of a flood would have one.
             suspect.marked = was_suspect;
         }
-        let slots = self.slots_mut(at);
-        record(slots, touch, horizon, counted);
-        (Tally::of(slots, horizon, counted), found)
+        record(self.slots_mut(at), touch, horizon, counted);
+        Some(Place(at | SUSPECT))
+    }
+
+    /// The ports of the account that a touch was just recorded in.
+    // Inlined, as the tally is: more than two words are returned through memory, from where they
+    // cannot be read in another size before every earlier packet's accesses are over.
+    #[inline]
+    pub(super) fn tally(&self, now: MonoTime, found: Option<Place>, counted: Counted) -> Tally {
+        let slots = found.map_or(&[][..], |place| self.account(place));
+        Tally::of(slots, self.horizon(now), counted)
     }
 
     /// Whether a report about this source is due: once per window. Makes the source a suspect,
     /// because only suspects store the time.
-    pub(super) fn due_for_report(&mut self, now: MonoTime, found: Lookup) -> bool {
+    pub(super) fn due_for_report(&mut self, now: MonoTime, found: Option<Place>) -> bool {
         let horizon = self.horizon(now);
-        let Lookup { hash, key, place } = found;
-        let Some(place) = place else { return true };
+        let Some(place) = found else { return true };
         let at = if place.0 & SUSPECT != 0 {
             Some(place.0 & INDEX)
         } else {
-            self.promote(hash, key, place)
+            self.key(place).and_then(|key| self.promote(self.hash(key), key, place))
         };
         let Some(suspect) = at.and_then(|at| self.suspects.get_mut(at)) else { return true };
         let due = suspect.last_reported == 0 || suspect.last_reported < horizon;
@@ -439,6 +438,16 @@ impl Ledger {
         } else {
             self.newcomers.get(at).map(|newcomer| newcomer.key)
         }
+    }
+
+    /// The ports of an account.
+    #[inline]
+    fn account(&self, place: Place) -> &[u64] {
+        let at = place.0 & INDEX;
+        if place.0 & SUSPECT != 0 {
+            return self.slots(at);
+        }
+        self.newcomers.get(at).map_or(&[], |newcomer| std::slice::from_ref(&newcomer.touch))
     }
 
     fn slots(&self, at: u32) -> &[u64] {

@@ -76,11 +76,13 @@ impl Policy {
     }
 
     /// The account that an address belongs to first.
+    #[inline]
     pub fn account(&self, address: IpAddr) -> Source {
         Source::of(address, self.ipv6.first)
     }
 
     /// The account that it shares with its neighbours; `None` if there is none.
+    #[inline]
     pub fn prefix(&self, address: IpAddr) -> Option<Source> {
         if address.is_ipv4() {
             return None;
@@ -104,25 +106,30 @@ impl Policy {
         self.ipv6.first == 128
     }
 
-    /// The triggers of an account.
+    /// The triggers of an account that `account` or `prefix` returned.
     pub(super) fn triggers_of(&self, account: Source) -> Triggers {
         if self.prefix(account.addr()) == Some(account) {
-            let scan = self.prefix_trigger();
-            Triggers { scan, proof: scan.max(PREFIX_HANDSHAKES) }
+            self.prefix_triggers()
         } else {
-            Triggers { scan: self.trigger(), proof: self.trigger() }
+            self.triggers()
         }
     }
 
-    /// The trigger of a prefix, which leaves room for [`Self::prefix_share`].
-    pub(super) fn prefix_trigger(&self) -> u16 {
-        self.trigger().max(2)
+    /// The triggers of an address's first account.
+    pub(super) fn triggers(&self) -> Triggers {
+        Triggers { scan: self.trigger(), proof: self.trigger() }
+    }
+
+    /// The triggers of a prefix, which leave room for [`Self::prefix_share`].
+    pub(super) fn prefix_triggers(&self) -> Triggers {
+        let scan = self.trigger().max(2);
+        Triggers { scan, proof: scan.max(PREFIX_HANDSHAKES) }
     }
 
     /// The ports of one account that count for its prefix: two accounts, with half of the trigger
     /// each, never pass it together, and a forged address alone never does.
     pub(super) fn prefix_share(&self) -> u16 {
-        self.prefix_trigger() / 2
+        self.prefix_triggers().scan / 2
     }
 
     /// Whether unproven sources are slowed.

@@ -6,7 +6,8 @@ use crate::engine::account::{Tally, Touch, detail};
 use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
-use crate::engine::ledger::Lookup;
+use crate::engine::ledger::{Key, Place};
+use crate::engine::policy::Triggers;
 use crate::engine::slowed::{PREFIX_SHARE, Slowing};
 use crate::engine::status::Status;
 use crate::engine::{Action, MonoTime, Reason, Report, Source};
@@ -38,57 +39,84 @@ impl Engine {
         if self.sweep_at.is_none() {
             self.sweep_at = Some(now.after(SWEEP_EVERY));
         }
-        let (account, prefix) =
-            (self.policy.account(probe.source), self.policy.prefix(probe.source));
+        let account = self.policy.account(probe.source);
+        let prefix = self.policy.prefix(probe.source);
         // That the rules slow its prefix says nothing of the account.
         let by_rules = by_rules
             && (!prefix.is_some_and(|prefix| self.is_slowed(prefix)) || self.is_slowed(account));
         let touch = Touch::new(now, probe);
-        let (tally, found) = self.ledger.touch(now, account, touch, self.counted);
+        let (found, tally) = self.count(now, self.ledger.key_of(account), touch);
         let shared = prefix.and_then(|prefix| {
-            if tally.blocks(self.policy.prefix_trigger()) {
+            if tally.blocks(self.policy.prefix_triggers().scan) {
                 self.ledger.note_passed(found);
             }
-            let most = self.policy.prefix_share();
-            let touch = self.ledger.share(now, found, prefix, touch, self.counted, most)?;
-            Some((prefix, touch))
+            let (key, most) = (self.ledger.key_of(prefix), self.policy.prefix_share());
+            let touch = self.ledger.share(now, found, key, touch, self.counted, most)?;
+            Some((prefix, key, touch))
         });
-        let trigger = self.respond(now, (account, found), tally, probe, by_rules, actions);
-        let Some((prefix, touch)) = shared else { return trigger };
-        let (tally, found) = self.ledger.touch(now, prefix, touch, self.counted);
+        let triggers = self.policy.triggers();
+        let trigger =
+            self.respond(now, (account, found), (tally, triggers), probe, by_rules, actions);
+        let Some((prefix, key, touch)) = shared else { return trigger };
+        let (found, tally) = self.count(now, key, touch);
+        let triggers = self.policy.prefix_triggers();
         // The rules do not slow a prefix by themselves.
-        match self.respond(now, (prefix, found), tally, probe, false, actions) {
+        match self.respond(now, (prefix, found), (tally, triggers), probe, false, actions) {
             Trigger::Passed => Trigger::Passed,
             Trigger::Below => trigger,
         }
     }
 
+    /// Adds a touch to an account.
+    #[inline]
+    fn count(&mut self, now: MonoTime, account: Key, touch: Touch) -> (Option<Place>, Tally) {
+        let found = self.ledger.touch(now, account, touch, self.counted);
+        (found, self.ledger.tally(now, found, self.counted))
+    }
+
     /// Responds to a probe that `tally` of its account includes, if the account has passed its
     /// trigger.
+    // Inlined up to the decision, which most probes end with.
+    #[inline]
     fn respond(
         &mut self,
         now: MonoTime,
-        (source, found): (Source, Lookup),
-        tally: Tally,
+        at: (Source, Option<Place>),
+        (tally, triggers): (Tally, Triggers),
         probe: &Probe,
         by_rules: bool,
         actions: &mut Vec<Action>,
     ) -> Trigger {
-        let triggers = self.policy.triggers_of(source);
-        let decision = match decide(&self.policy, triggers, tally, probe.scan, probe.port.transport)
-        {
+        let transport = probe.port.transport;
+        let decision = match decide(&self.policy, triggers, tally, probe.scan, transport) {
             // The rules have seen more ports of it than were logged.
             Decision::Wait
                 if by_rules
                     && self.policy.slows()
-                    && self.policy.action(probe.port.transport) == ProtocolAction::Block =>
+                    && self.policy.action(transport) == ProtocolAction::Block =>
             {
                 Decision::Slow
             }
+            Decision::Wait => return Trigger::Below,
             decision => decision,
         };
+        // The report says "proven" even where the source is not blocked.
+        let proven = tally.is_handshake_proven(triggers.proof);
+        self.act(now, at, (decision, proven), probe, by_rules, actions);
+        Trigger::Passed
+    }
+
+    /// Does what was decided about a source that has passed its trigger.
+    fn act(
+        &mut self,
+        now: MonoTime,
+        (source, found): (Source, Option<Place>),
+        (decision, proven): (Decision, bool),
+        probe: &Probe,
+        by_rules: bool,
+        actions: &mut Vec<Action>,
+    ) {
         let against = match decision {
-            Decision::Wait => return Trigger::Below,
             _ if self.is_never_block(source) => Some(NotBlocked::NeverBlock),
             Decision::Report(against) => Some(against),
             Decision::Slow if source.is_nat64() && !self.policy.slows_nat64() => {
@@ -96,23 +124,17 @@ impl Engine {
             }
             _ if self.is_blocked_around(source) => {
                 self.status.already_blocked += 1;
-                return Trigger::Passed;
+                return;
             }
-            Decision::Slow => {
-                self.slow(now, (source, found), probe, by_rules, actions);
-                return Trigger::Passed;
-            }
-            Decision::Block { .. } => None,
+            Decision::Slow => return self.slow(now, (source, found), probe, by_rules, actions),
+            Decision::Wait | Decision::Block { .. } => None,
         };
         if let Some(against) = against {
-            // The report says "proven" even where the source is not blocked.
-            let proven = tally.is_handshake_proven(triggers.proof);
             self.report_not_blocked(now, (source, found), probe, (against, proven), actions);
         } else {
-            let proven = matches!(decision, Decision::Block { proven: true });
+            let proven = decision == Decision::Block { proven: true };
             self.evaluate(now, (source, found), probe, proven, actions);
         }
-        Trigger::Passed
     }
 
     pub(super) fn is_slowed(&self, source: Source) -> bool {
@@ -194,7 +216,8 @@ impl Engine {
             && self.slowed.retransmission(source, probe.port.number, answered)
         {
             let touch = Touch::new(self.now, probe);
-            let (_, found) = self.ledger.touch(self.now, source, touch, self.counted);
+            let key = self.ledger.key_of(source);
+            let found = self.ledger.touch(self.now, key, touch, self.counted);
             self.evaluate(self.now, (source, found), probe, true, actions);
         }
         trigger
@@ -204,7 +227,7 @@ impl Engine {
     fn slow(
         &mut self,
         now: MonoTime,
-        (source, found): (Source, Lookup),
+        (source, found): (Source, Option<Place>),
         probe: &Probe,
         by_rules: bool,
         actions: &mut Vec<Action>,
@@ -237,7 +260,7 @@ impl Engine {
     fn evaluate(
         &mut self,
         now: MonoTime,
-        (source, found): (Source, Lookup),
+        (source, found): (Source, Option<Place>),
         probe: &Probe,
         proven: bool,
         actions: &mut Vec<Action>,
@@ -299,7 +322,7 @@ impl Engine {
     fn report_not_blocked(
         &mut self,
         now: MonoTime,
-        (source, found): (Source, Lookup),
+        (source, found): (Source, Option<Place>),
         probe: &Probe,
         (against, proven): (NotBlocked, bool),
         actions: &mut Vec<Action>,

@@ -13,7 +13,7 @@ use crate::rate::TokenBucket;
 ///
 /// Two 64-bit words: the alignment of a `u128` would cost a newcomer sixteen bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(super) struct Key(pub(super) u64, pub(super) u64);
+pub(in crate::engine) struct Key(u64, u64);
 
 /// The first byte of a prefix's key, which is moved up by as much: that of a multicast address,
 /// which no packet's source may be (RFC 4291, 2.7) and the kernel drops.

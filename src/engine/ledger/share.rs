@@ -4,15 +4,15 @@
 //! its accounts touches a few ports. So each account gives its prefix a few ports that the prefix
 //! does not have yet. Which ones, its own slots remember.
 
-use super::{INDEX, Ledger, Lookup, Place, SUSPECT};
+use super::{INDEX, Key, Ledger, Place, SUSPECT};
+use crate::engine::MonoTime;
 use crate::engine::account::{Counted, Touch};
-use crate::engine::{MonoTime, Source};
 
 impl Ledger {
     /// The account of a touch that was just recorded has passed the trigger: it gives its prefix
     /// nothing more. It scans by itself, and its slots will not tell what it gave.
-    pub(in crate::engine) fn note_passed(&mut self, found: Lookup) {
-        if let Some(suspect) = found.suspect().and_then(|at| self.suspects.get_mut(at)) {
+    pub(in crate::engine) fn note_passed(&mut self, found: Option<Place>) {
+        if let Some(suspect) = found.and_then(suspect).and_then(|at| self.suspects.get_mut(at)) {
             suspect.has_passed = true;
         }
     }
@@ -25,23 +25,26 @@ impl Ledger {
     pub(in crate::engine) fn share(
         &mut self,
         now: MonoTime,
-        found: Lookup,
-        prefix: Source,
+        found: Option<Place>,
+        prefix: Key,
         touch: Touch,
         counted: Counted,
         most: u16,
     ) -> Option<Touch> {
-        if found.suspect().and_then(|at| self.suspects.get(at)).is_some_and(|it| it.has_passed) {
+        if found
+            .and_then(suspect)
+            .and_then(|at| self.suspects.get(at))
+            .is_some_and(|it| it.has_passed)
+        {
             return None;
         }
         let horizon = self.horizon(now);
         let same_port = |slot: &u64| Touch::live(*slot, horizon).filter(|old| old.same_port(touch));
-        let key = self.shape.key(prefix);
-        let known = self.find(self.hash(key), key).map(|place| self.account(place));
+        let known = self.find(self.hash(prefix), prefix).map(|place| self.account(place));
         let is_known = known
             .and_then(|slots| slots.iter().find_map(same_port))
             .is_some_and(|old| old.outweighs(touch));
-        let slots = found.place.map_or(&mut [][..], |place| self.account_mut(place));
+        let slots = found.map_or(&mut [][..], |place| self.account_mut(place));
         let given = slots
             .iter()
             .filter_map(|slot| Touch::live(*slot, horizon))
@@ -57,14 +60,6 @@ impl Ledger {
         None
     }
 
-    fn account(&self, place: Place) -> &[u64] {
-        let at = place.0 & INDEX;
-        if place.0 & SUSPECT != 0 {
-            return self.slots(at);
-        }
-        self.newcomers.get(at).map_or(&[], |newcomer| std::slice::from_ref(&newcomer.touch))
-    }
-
     fn account_mut(&mut self, place: Place) -> &mut [u64] {
         let at = place.0 & INDEX;
         if place.0 & SUSPECT != 0 {
@@ -75,9 +70,7 @@ impl Ledger {
     }
 }
 
-impl Lookup {
-    /// The slot of a suspect.
-    fn suspect(self) -> Option<u32> {
-        self.place.filter(|place| place.0 & SUSPECT != 0).map(|place| place.0 & INDEX)
-    }
+/// The slot of a suspect.
+fn suspect(place: Place) -> Option<u32> {
+    (place.0 & SUSPECT != 0).then_some(place.0 & INDEX)
 }

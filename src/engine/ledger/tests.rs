@@ -35,8 +35,14 @@ fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
     Ledger::new(Shape { capacity, trigger, window, ipv6: IPV6 }, 7)
 }
 
+fn touch(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> Option<Place> {
+    let key = ledger.key_of(host(source));
+    ledger.touch(MonoTime::from_millis(at), key, syn(at, port), TCP)
+}
+
 fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
-    ledger.touch(MonoTime::from_millis(at), host(source), syn(at, port), TCP).0.plain
+    let found = touch(ledger, at, source, port);
+    ledger.tally(MonoTime::from_millis(at), found, TCP).plain
 }
 
 // D6
@@ -157,7 +163,7 @@ fn expired_accounts_are_swept_out() {
 fn report_is_due_once_per_window() {
     let mut ledger = ledger(30, 0, 1000);
     let due_for_report = |ledger: &mut Ledger, at, port| {
-        let (_, found) = ledger.touch(MonoTime::from_millis(at), host(1), syn(at, port), TCP);
+        let found = touch(ledger, at, 1, port);
         ledger.due_for_report(MonoTime::from_millis(at), found)
     };
     assert!(due_for_report(&mut ledger, 0, 80));
@@ -216,7 +222,7 @@ proptest! {
                 1 => { ledger.sweep(MonoTime::from_millis(now), 3); }
                 2 => {
                     all.push((source, port, now));
-                    let (_, found) = ledger.touch(MonoTime::from_millis(now), host(source), syn(now, port), TCP);
+                    let found = touch(&mut ledger, now, source, port);
                     ledger.due_for_report(MonoTime::from_millis(now), found);
                 }
                 _ => {
