@@ -206,7 +206,7 @@ fn start(
         journal.notify(Notice::Warning(complaint.clone()));
     }
     let setup = supervisor::setup(config, &mut guard, &protected).map_err(unavailable)?;
-    let services = setup.in_force.services.open.clone();
+    let services = setup.in_force.services.clone();
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
@@ -214,7 +214,7 @@ fn start(
         helper.stop(false);
         store.stop();
     })?;
-    status::tell_watching(&journal, config, &services);
+    status::tell_watching(&journal, config, &services.open);
     let view = SharedView::new(View::new(loaded, ruleset, protected));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let sources = status::Sources {
@@ -249,7 +249,7 @@ fn start(
         routes,
         signals,
         complaints,
-        open: (services, Instant::now()),
+        services: (services, Instant::now()),
         stale: false,
     };
     Ok((supervisor, server))

@@ -19,9 +19,9 @@ use crate::errors::error_chain;
 use crate::netlink::logins::Logins;
 use crate::netlink::route::Routes;
 use crate::netlink::sock_diag::SockDiag;
-use crate::probe::Port;
+use crate::probe::{Port, Transport};
 use crate::store::{StoreHandle, clock::now};
-use crate::sys::{clock, login_sessions, resolv_conf};
+use crate::sys::{clock, ipvs, login_sessions, resolv_conf};
 
 /// Why something is never blocked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,7 +197,10 @@ impl Guard {
     /// In words, when the sockets cannot be listed.
     pub(super) fn services(&mut self) -> Result<Services, String> {
         let listeners = self.sockets.listeners().map_err(|error| error_chain(&error))?;
-        let open = listeners.services();
+        let mut open = listeners.services();
+        let balanced = ipvs::services().map_err(|error| format!("IPVS: {error}"))?;
+        let balanced: BTreeSet<Port> = balanced.into_iter().map(port_of).collect();
+        open.extend(&balanced);
         // A client's UDP socket looks like a service's, but does not stay.
         let lasting =
             open.iter().filter(|port| self.open.as_ref().is_none_or(|last| last.contains(port)));
@@ -206,13 +209,23 @@ impl Guard {
         let seen = memory.services.clone();
         drop(memory);
         self.open = Some(open.clone());
-        Ok(Services { open, seen })
+        Ok(Services { open, balanced, seen })
     }
 
     /// Forgets an administrator. Returns whether the address was remembered.
     pub(super) fn forget_admin(&self, address: IpAddr) -> bool {
         self.store.memory().admins.remove(&address).is_some()
     }
+}
+
+/// The port of a virtual service.
+fn port_of((protocol, number): (ipvs::Protocol, u16)) -> Port {
+    let transport = match protocol {
+        ipvs::Protocol::Tcp => Transport::Tcp,
+        ipvs::Protocol::Udp => Transport::Udp,
+        ipvs::Protocol::Sctp => Transport::Sctp,
+    };
+    Port { transport, number }
 }
 
 /// The peers of admin ports that have logged in, and what could not be learned.

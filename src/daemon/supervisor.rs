@@ -1,7 +1,7 @@
 //! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the
 //! packet thread never waits for it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +27,6 @@ use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Connection;
 use crate::packet::command::{Command, Setup};
-use crate::probe::Port;
 use crate::ruleset::{self, SCHEMA, messages};
 use crate::store::StoreHandle;
 use crate::sys::mailbox::{Answer, Inbox, Link};
@@ -144,8 +143,8 @@ pub(super) struct Supervisor {
     pub signals: Signals,
     /// The last complaints about what cannot be learned, so that each is told once.
     pub complaints: Vec<String>,
-    /// The ports of services that were sent to the packet thread last, and when that was.
-    pub open: (BTreeSet<Port>, Instant),
+    /// The services that were sent to the packet thread last, and when that was.
+    pub services: (Services, Instant),
     /// The packet thread may have another list than the one shown: it could not take the last one
     /// as a whole.
     pub stale: bool,
@@ -277,7 +276,7 @@ impl Supervisor {
         let protected = self.guard.gather(config, ignored, &mut complaints);
         let setup = setup(config, &mut self.guard, &protected)?;
         let ruleset = setup.in_force.ruleset.clone();
-        let services = setup.in_force.services.open.clone();
+        let services = setup.in_force.services.clone();
         self.journal
             .reconfigure(journal::Settings::from(config))
             .map_err(|error| error_chain(&error))?;
@@ -295,8 +294,8 @@ impl Supervisor {
         for warning in warnings {
             self.journal.notify(Notice::Warning(warning.to_string()));
         }
-        status::tell_watching(&self.journal, config, &services);
-        self.open = (services, Instant::now());
+        status::tell_watching(&self.journal, config, &services.open);
+        self.services = (services, Instant::now());
         *self.view.lock() = View::new(loaded, ruleset, protected);
         self.stale = false;
         self.complain(complaints);
@@ -318,15 +317,17 @@ impl Supervisor {
     }
 
     fn send_services(&mut self, services: Services) -> Result<(), String> {
-        let (open, at) = &self.open;
-        if services.open == *open && at.elapsed() < SERVICES_AGAIN_EVERY {
+        let (sent, at) = &self.services;
+        // When they were seen last is always new.
+        let is_same = services.open == sent.open && services.balanced == sent.balanced;
+        if is_same && at.elapsed() < SERVICES_AGAIN_EVERY {
             return Ok(());
         }
-        let open = services.open.clone();
+        let sent = services.clone();
         self.packets
             .ask(|answer| Command::Services(services, answer))
             .map_err(|error| error.to_string())?;
-        self.open = (open, Instant::now());
+        self.services = (sent, Instant::now());
         Ok(())
     }
 

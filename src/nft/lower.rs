@@ -119,6 +119,7 @@ impl Lowering {
                 Verdict::Drop => VerdictCode::Drop,
                 Verdict::Accept => VerdictCode::Accept,
                 Verdict::Return => VerdictCode::Return,
+                Verdict::Jump(chain) => VerdictCode::Jump((*chain).to_owned()),
                 Verdict::Goto(chain) => VerdictCode::Goto((*chain).to_owned()),
             })),
         }

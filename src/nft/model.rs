@@ -423,6 +423,8 @@ pub enum Verdict {
     Accept,
     /// Back to the calling chain; at the end of the base chain its policy.
     Return,
+    /// On in another chain, and back at its end.
+    Jump(&'static str),
     /// On in another chain, without coming back.
     Goto(&'static str),
 }
@@ -439,6 +441,12 @@ pub const PACKET_HOST: u32 = 0;
 pub const RTN_UNICAST: u32 = 1;
 /// `RTN_LOCAL`.
 pub const RTN_LOCAL: u32 = 2;
+/// `RTN_BROADCAST`.
+pub const RTN_BROADCAST: u32 = 3;
+/// `RTN_ANYCAST`.
+pub const RTN_ANYCAST: u32 = 4;
+/// `RTN_MULTICAST`.
+pub const RTN_MULTICAST: u32 = 5;
 
 /// The mask of an IPv6 prefix of `bits` bits; more than 128 counts as 128.
 pub fn prefix_mask(bits: u8) -> Ipv6Addr {

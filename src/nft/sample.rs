@@ -89,6 +89,7 @@ pub(super) fn ruleset() -> Ruleset {
             },
             Statement::Verdict(Verdict::Goto("end")),
         ]),
+        rule(vec![Statement::Verdict(Verdict::Jump("end"))]),
     ];
     Ruleset {
         sets: vec![

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::element::DisplayRange;
 use super::model::{
     Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST,
-    QueueBy, RTN_LOCAL, RTN_UNICAST, Rate, Rule, Ruleset, Selector, Set, Statement, Verdict,
-    ct_state, prefix_mask, protocol, tcp_flag,
+    QueueBy, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST, Rate, Rule,
+    Ruleset, Selector, Set, Statement, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
 };
 use super::schema::Table;
 
@@ -184,6 +184,7 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         Statement::Verdict(Verdict::Drop) => out.write_str("drop"),
         Statement::Verdict(Verdict::Accept) => out.write_str("accept"),
         Statement::Verdict(Verdict::Return) => out.write_str("return"),
+        Statement::Verdict(Verdict::Jump(chain)) => write!(out, "jump {chain}"),
         Statement::Verdict(Verdict::Goto(chain)) => write!(out, "goto {chain}"),
     }
 }
@@ -242,13 +243,19 @@ fn name(selector: Selector) -> String {
 }
 
 /// nft's words for numbers.
-const SYMBOLS: [(Selector, u32, &str); 11] = [
+const SYMBOLS: [(Selector, u32, &str); 17] = [
     (Selector::Iif, LOOPBACK_INDEX, "lo"),
     (Selector::PktType, PACKET_HOST, "host"),
     (Selector::FibSaddrType, RTN_UNICAST, "unicast"),
     (Selector::FibSaddrType, RTN_LOCAL, "local"),
+    (Selector::FibSaddrType, RTN_BROADCAST, "broadcast"),
+    (Selector::FibSaddrType, RTN_ANYCAST, "anycast"),
+    (Selector::FibSaddrType, RTN_MULTICAST, "multicast"),
     (Selector::FibDaddrType, RTN_UNICAST, "unicast"),
     (Selector::FibDaddrType, RTN_LOCAL, "local"),
+    (Selector::FibDaddrType, RTN_BROADCAST, "broadcast"),
+    (Selector::FibDaddrType, RTN_ANYCAST, "anycast"),
+    (Selector::FibDaddrType, RTN_MULTICAST, "multicast"),
     (Selector::NfProto, NFPROTO_IPV4 as u32, "ipv4"),
     (Selector::NfProto, NFPROTO_IPV6 as u32, "ipv6"),
     (Selector::L4Proto, protocol::TCP as u32, "tcp"),

@@ -21,16 +21,17 @@ use crate::config::{ClosedPorts, Config, Ipv6Accounts, Mode, PortSet, ProtocolAc
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
-    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_LOCAL, RTN_UNICAST,
-    Rule, Ruleset, Selector, Set, Statement, protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_ANYCAST,
+    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement,
+    protocol, tcp_flag,
 };
 
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
-    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified,
-    is_in, is_not, is_not_in, is_protocol, live_connections, log, matches, opens, remember, rule,
-    to_service, update,
+    LOG_PREFIX, PROBE, accept, back, base_chain, chain, drop, goto, has_socket, is,
+    is_from_unspecified, is_in, is_not, is_not_in, is_protocol, jump, live_connections, log,
+    matches, opens, remember, rule, to_service, update,
 };
 
 pub use self::reflex::held_prefix;
@@ -99,6 +100,8 @@ const SOCKETLESS_PROTOCOLS: [u8; 29] = [
 
 const TELL: &str = "tell";
 const OPEN: &str = "open";
+const NOT_LOCAL: &str = "not_local";
+const SPOOFED: &str = "spoofed";
 const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
@@ -260,6 +263,7 @@ impl Builder<'_> {
         if !self.udp.is_empty() {
             chains.push(self.udp_probe());
         }
+        chains.extend(self.group_and_spoofed());
         chains.push(self.watch());
         chains.push(self.forwarded());
         if self.tcp_decoys || self.udp_decoys {
@@ -305,11 +309,35 @@ impl Builder<'_> {
         rules
     }
 
-    fn watch(&self) -> Chain {
-        let forged = match self.config.mode {
+    /// What becomes of a packet whose source address is forged.
+    fn forged(&self) -> Statement {
+        match self.config.mode {
             Mode::Enforce => drop(),
-            Mode::Observe => back(),
+            Mode::Observe => accept(),
+        }
+    }
+
+    /// The routing lookup of a rule asks no table of a VRF. There, addresses of this host and of its
+    /// neighbours look like any others.
+    fn group_and_spoofed(&self) -> [Chain; 2] {
+        let of = |selector, first, kinds: &[u32], verdict: &Statement| {
+            let whys = std::iter::once(first).chain(std::iter::repeat(""));
+            let rules = whys
+                .zip(kinds)
+                .map(|(why, kind)| rule(why, [is(selector, *kind), verdict.clone()]));
+            rules.collect()
         };
+        let groups = [RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+        let why = "broadcast, multicast, anycast; others are addresses in a VRF";
+        let group = of(Selector::FibDaddrType, why, &groups, &accept());
+        let own_or_group = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+        let why =
+            "an own, broadcast, multicast or anycast address from the wire; others are in a VRF";
+        let spoofed = of(Selector::FibSaddrType, why, &own_or_group, &self.forged());
+        [chain(NOT_LOCAL, group), chain(SPOOFED, spoofed)]
+    }
+
+    fn watch(&self) -> Chain {
         let mut rules = self.not_watched();
         rules.extend([
             live_connections(),
@@ -318,8 +346,8 @@ impl Builder<'_> {
                 [is_not(Selector::PktType, PACKET_HOST), back()],
             ),
             rule(
-                "broadcast, multicast, anycast",
-                [is_not(Selector::FibDaddrType, RTN_LOCAL), back()],
+                "to many hosts, perhaps",
+                [is_not(Selector::FibDaddrType, RTN_LOCAL), jump(NOT_LOCAL)],
             ),
         ]);
         if self.slows() {
@@ -345,13 +373,10 @@ impl Builder<'_> {
         ));
         rules.push(rule("", [is_protocol(protocol::UDP), has_socket(), goto(OPEN)]));
         rules.extend([
-            rule(
-                "spoofed: an own, broadcast or multicast source address from the wire",
-                [is_not(Selector::FibSaddrType, RTN_UNICAST), forged.clone()],
-            ),
+            rule("spoofed, perhaps", [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)]),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
-                [is_from_unspecified(), forged],
+                [is_from_unspecified(), self.forged()],
             ),
         ]);
         let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };

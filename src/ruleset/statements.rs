@@ -113,9 +113,19 @@ pub(super) fn drop() -> Statement {
     Statement::Verdict(Verdict::Drop)
 }
 
+/// Continues with the next base chain, from any chain.
+pub(super) fn accept() -> Statement {
+    Statement::Verdict(Verdict::Accept)
+}
+
 /// Returns to the calling chain; from a base chain, continues with the next one.
 pub(super) fn back() -> Statement {
     Statement::Verdict(Verdict::Return)
+}
+
+/// Goes on in that chain, and comes back at its end.
+pub(super) fn jump(chain: &'static str) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain))
 }
 
 /// Goes on in that chain, without coming back.

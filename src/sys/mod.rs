@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub(crate) mod files;
+pub(crate) mod ipvs;
 pub(crate) mod login_sessions;
 pub(crate) mod mailbox;
 pub mod peer;

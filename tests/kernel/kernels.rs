@@ -16,7 +16,7 @@ use portsentry::nft::{Connection, Element, Key, Order, Ruleset, TableOwner};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::daemon::Daemon;
 use support::netns::Namespace;
-use support::scene::Scene;
+use support::scene::{DEVICE, Scene};
 use support::{eventually, linux, missing};
 
 /// Linux 6.9: a table can be owned by a process, and persist when that ends.
@@ -330,6 +330,87 @@ fn an_offloaded_connection_of_a_blocked_host_ends() {
             daemon.wait_for_log("connections of blocked sources deleted");
         }
     });
+}
+
+/// Whether the kernel made what was asked for. One that cannot says so.
+fn is_made(what: &str, made: &std::process::Output) -> bool {
+    let said = String::from_utf8_lossy(&made.stderr);
+    let known = ["not supported", "Unknown device type", "Protocol not available"];
+    assert!(made.status.success() || known.iter().any(|text| said.contains(text)), "{said}");
+    if !made.status.success() {
+        eprintln!("this kernel has no {what}: nothing to try");
+    }
+    made.status.success()
+}
+
+#[test]
+fn a_scan_over_a_vrf_is_seen() {
+    need!("nft", "nmap");
+    let addresses = (["10.71.1.1/24", "2001:db8:71::1/64"], ["10.71.1.2/24", "2001:db8:71::2/64"]);
+    let scene = Scene::new(&addresses.0, &addresses.1);
+    let make = ["link", "add", "blue", "type", "vrf", "table", "10"];
+    if !is_made("VRF", &scene.host.output("ip", &make, Duration::from_secs(10))) {
+        return;
+    }
+    scene.host.run("ip", &["link", "set", "blue", "up"]);
+    scene.host.run("ip", &["link", "set", DEVICE, "master", "blue"]);
+    // The kernel takes IPv6 addresses away with it.
+    let again = ["-6", "addr", "replace", addresses.0[1], "dev", DEVICE, "nodad"];
+    scene.host.run("ip", &again);
+    let daemon = Daemon::start(&scene.host, "");
+    for (target, scanner) in [(HOST, SCANNER), ("2001:db8:71::1", "2001:db8:71::2")] {
+        let family = if target.contains(':') { "-6" } else { "-4" };
+        scene.nmap(&[family, "-sS", "-p1-20", target]);
+        wait_for_block(&daemon, scanner);
+    }
+    // Broadcasts and a forged address of this host are still no probes.
+    let probes = || daemon.json(&["status"])["probes"].as_u64().unwrap();
+    let before = probes();
+    scene.nmap(&["-sS", "-p30-40", "-S", HOST, "-e", DEVICE, HOST]);
+    assert_eq!(probes(), before, "{}", daemon.log());
+}
+
+// P5
+#[test]
+fn a_virtual_service_of_ipvs_is_a_service() {
+    need!("nft", "ipvsadm");
+    let scene = scene();
+    let behind = Namespace::new();
+    scene.host.join(&behind, "inner0", &["10.71.2.1/24"], &["10.71.2.2/24"]);
+    behind.run("ip", &["route", "add", "default", "via", "10.71.2.1"]);
+    scene.host.enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap());
+    let make = ["-A", "-t", "10.71.1.1:700", "-s", "rr"];
+    if !is_made("IPVS", &scene.host.output("ipvsadm", &make, Duration::from_secs(20))) {
+        return;
+    }
+    let real = ["-a", "-t", "10.71.1.1:700", "-r", "10.71.2.2:700", "-m"];
+    scene.host.run("ipvsadm", &real);
+    let _listener = behind.enter(|| TcpListener::bind("0.0.0.0:700").unwrap());
+    let is_served = |port| {
+        let to = SocketAddr::from((address(HOST), port));
+        scene.scanner.enter(|| TcpStream::connect_timeout(&to, Duration::from_secs(5)).is_ok())
+    };
+    assert!(is_served(700), "without the daemon");
+    let daemon = Daemon::start(&scene.host, "scan_trigger: 0");
+    assert!(is_served(700), "{}", daemon.log());
+    // One that is added later, and one that is taken away.
+    scene.host.run("ipvsadm", &["-A", "-t", "10.71.1.1:701", "-s", "rr"]);
+    scene.host.run("ipvsadm", &["-a", "-t", "10.71.1.1:701", "-r", "10.71.2.2:700", "-m"]);
+    scene.host.run("ipvsadm", &["-D", "-t", "10.71.1.1:700"]);
+    let services = || scene.host.run("nft", &["list", "set", "inet", "portsentry", "services"]);
+    let expires = |port: u16| {
+        let listed = services();
+        let element = listed.split(&format!(" . {port} ")).nth(1)?;
+        element.split("expires ").nth(1)?.split(['d', 'h']).next()?.parse::<u32>().ok()
+    };
+    let is_learned = || expires(701).is_some_and(|days| days > 3000);
+    assert!(eventually(Duration::from_secs(20), is_learned), "{}\n{}", services(), daemon.log());
+    assert!(is_served(701));
+    // It is remembered as any other service that has ended.
+    assert!(expires(700).is_some_and(|hours| hours < 24), "{}", services());
+    assert_eq!(daemon.blocked(), Vec::<String>::new(), "{}", daemon.log());
+    knock(&scene, [702]);
+    wait_for_block(&daemon, SCANNER);
 }
 
 /// Whether the daemon does what the key asks for, or reports that it cannot yet.
