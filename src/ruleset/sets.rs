@@ -123,8 +123,8 @@ impl SetId {
         const CONNECTION4: &[DataType] = &[Ipv4Addr, Ipv4Addr, InetService, InetService];
         const CONNECTION6: &[DataType] = &[Ipv6Addr, Ipv6Addr, InetService, InetService];
         match self {
-            Self::Blocked4 => SetSpec::new("blocked4", IP4).element_counters(),
-            Self::Blocked6 => SetSpec::new("blocked6", IP6).element_counters(),
+            Self::Blocked4 => SetSpec::new("blocked4", IP4),
+            Self::Blocked6 => SetSpec::new("blocked6", IP6),
             Self::BlockedNets4 => SetSpec::new("blocked_nets4", IP4).interval(),
             Self::BlockedNets6 => SetSpec::new("blocked_nets6", IP6).interval(),
             Self::Allowed4 => SetSpec::new("allowed4", IP4).interval(),

@@ -14,7 +14,7 @@ use portsentry::config::Config;
 use portsentry::netlink::conntrack::{Conntrack, Ends};
 use portsentry::nft::{Connection, Element, Key, Order, Ruleset, TableOwner};
 use portsentry::ruleset::{self, SCHEMA, SetId};
-use support::daemon::Daemon;
+use support::daemon::{AT_DEFAULTS, Daemon};
 use support::netns::Namespace;
 use support::scene::{DEVICE, Scene};
 use support::{eventually, linux, missing};
@@ -330,6 +330,38 @@ fn an_offloaded_connection_of_a_blocked_host_ends() {
             daemon.wait_for_log("connections of blocked sources deleted");
         }
     });
+}
+
+#[test]
+fn a_listing_with_blocked_slowed_and_counted_hosts_loads_again() {
+    need!("nft", "nmap");
+    let addresses = (["10.71.1.1/24", "2001:db8:71::1/64"], ["10.71.1.2/24", "2001:db8:71::2/64"]);
+    let scene = Scene::new(&addresses.0, &addresses.1);
+    let listener = scene.host.enter(|| TcpListener::bind((HOST, 700)).unwrap());
+    // Slowed and held hosts, then blocked ones.
+    for yaml in [AT_DEFAULTS, ""] {
+        let daemon = Daemon::start(&scene.host, &format!("{yaml}\non_exit: remove"));
+        knock(&scene, 1..=8);
+        scene.nmap(&["-6", "-sS", "-p1-8", "2001:db8:71::1"]);
+        knock(&scene, [700]);
+        for network in ["203.0.113.9", "198.51.100.0/24", "2001:db8::7", "2001:db8:1::/48"] {
+            assert!(daemon.ctl(&["block", network]).status.success(), "{}", daemon.log());
+        }
+        let listed = scene.host.run("nft", &["list", "ruleset"]);
+        for text in ["203.0.113.9", "198.51.100.0/24", "2001:db8::7", "2001:db8:1::/48", SCANNER] {
+            assert!(listed.contains(text), "{text}: {listed}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &listed).unwrap();
+        let other = Namespace::new();
+        let path = file.path().to_str().unwrap();
+        let loaded = other.output("nft", &["-f", path], Duration::from_secs(60));
+        let said = String::from_utf8_lossy(&loaded.stderr);
+        assert!(loaded.status.success(), "{said}\n{listed}");
+        assert!(other.run("nft", &["list", "ruleset"]).contains("203.0.113.9"));
+        drop(stopped(daemon));
+    }
+    drop(listener);
 }
 
 /// Whether the kernel made what was asked for. One that cannot says so.

@@ -30,7 +30,7 @@ use portsentry::nft::element::{Element, Key};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
 use portsentry::nft::{
-    Chain, Connection, ElementInfo, Elements, Error, Monitor, Notification, Order, Received,
+    Chain, Connection, Error, Monitor, Notification, Received,
     Ruleset,
 };
 use portsentry::ruleset::{self, SCHEMA, SetId};
@@ -545,50 +545,6 @@ fn an_installation_returns_its_generation() {
             let installed = connection.install(&default_ruleset()).unwrap();
             assert_eq!(connection.generation().unwrap(), installed.generation);
         }
-    });
-}
-
-#[test]
-fn late_counters_restore_no_deleted_element() {
-    need!();
-    let (namespace, ruleset) = installed();
-    namespace.enter(|| {
-        let mut connection = Connection::open(SCHEMA).unwrap();
-        let set = ruleset.set(SetId::Blocked4).unwrap();
-        let key = |last: u8| Key::from(IpAddr::from([192, 0, 2, last]));
-        let elements: Vec<_> = (1..=3u8)
-            .map(|last| ElementInfo {
-                key: key(last),
-                end: None,
-                timeout: Some(Duration::from_secs(3600)),
-                expires: Some(Duration::from_secs(1800)),
-                packets: u64::from(last),
-                bytes: 60,
-                comment: Some("by hand".into()),
-            })
-            .collect();
-        let order = Order {
-            elements: Elements::Beside(&[(SetId::Blocked4.spec(), elements.clone())]),
-            ..Order::default()
-        };
-        connection.install_with(&ruleset, order).unwrap();
-        let packets = |connection: &mut Connection| -> Vec<Option<u64>> {
-            let found = connection
-                .get_elements(SetId::Blocked4, &[key(1), key(2), key(3), key(9)])
-                .unwrap();
-            found.into_iter().map(|found| found.map(|info| info.packets)).collect()
-        };
-        assert_eq!(packets(&mut connection), [Some(0), Some(0), Some(0), None]);
-        connection
-            .delete_element(SetId::Blocked4, &Element::new(IpAddr::from([192, 0, 2, 2])))
-            .unwrap();
-        assert_eq!(connection.complete(set, &elements).unwrap(), 2);
-        assert_eq!(packets(&mut connection), [Some(1), None, Some(3), None]);
-        let left =
-            connection.get_element(SetId::Blocked4, key(3)).unwrap().unwrap().expires.unwrap();
-        assert!((1700..=1800).contains(&left.as_secs()), "{left:?}");
-        connection.remove_table().unwrap();
-        assert!(connection.get_elements(SetId::Blocked4, &[key(1)]).unwrap_err().is_not_found());
     });
 }
 
