@@ -46,7 +46,7 @@ use crate::sys::privilege;
 use crate::sys::process;
 use crate::sys::procfs;
 use crate::sys::schedule;
-use crate::sys::signals::Signals;
+use crate::sys::signals::{self, Signals};
 use options::Options;
 use protected::Guard;
 use requests::RequestHandler;
@@ -162,6 +162,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
             "CAP_NET_ADMIN is missing; start as root, or give the service that capability",
         ));
     }
+    signals::survive_file_size_limit().map_err(failed("signals cannot be caught"))?;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
     supervisor::make_state_dir(&loaded.config.state_dir)
         .map_err(|error| Failure::new(EX_CONFIG, error))?;

@@ -26,13 +26,12 @@ pub mod section;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
-use crate::sys;
+use crate::sys::{self, signals};
 use commands::Commands;
 use files::{Change, Files};
 use names::Names;
@@ -62,11 +61,9 @@ pub fn main(socket: UnixStream) -> ExitCode {
 }
 
 fn serve(socket: UnixStream) -> io::Result<()> {
-    // The daemon ends the helper in order. A handler and not SIG_IGN, which the commands would
-    // inherit.
-    for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1] {
-        signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
-    }
+    // The daemon ends the helper in order.
+    signals::disregard(&[SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
+    signals::survive_file_size_limit()?;
     sys::process::adopt_orphans()?;
     let out = Mutex::new(socket.try_clone()?);
     let notify: Notify = Arc::new(move |message| {

@@ -32,6 +32,7 @@ use rows::RowWriter;
 
 pub use self::error::{Error, Fault};
 pub use self::mark::Mark;
+use crate::sys::sqlite;
 pub use self::memory::Memory;
 #[doc(hidden)]
 pub use self::open::load;
@@ -312,7 +313,10 @@ impl Database {
                 .execute((&mark.boot, wall, rows::millis(mark.clock)))?;
             transaction.commit()
         };
-        write().map_err(|source| Error::sqlite("write", path, source))
+        write().map_err(|source| match sqlite::io_error(connection, &source) {
+            Some(error) => Error::file("write", path, error),
+            None => Error::sqlite("write", path, source),
+        })
     }
 
     /// Frees a page with each step.

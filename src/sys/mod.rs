@@ -15,5 +15,6 @@ pub mod resolv_conf;
 pub(crate) mod schedule;
 pub(crate) mod signals;
 pub(crate) mod socket;
+pub(crate) mod sqlite;
 pub(crate) mod transparent;
 pub(crate) mod wake;

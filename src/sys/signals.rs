@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -21,6 +23,25 @@ pub(crate) enum SignalRequest {
 
 /// The signals that the daemon handles.
 pub(crate) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
+/// Makes signals have no effect. By handlers and not by SIG_IGN, which commands would inherit.
+///
+/// # Errors
+/// The error of sigaction(2).
+pub(crate) fn disregard(signals: &[i32]) -> io::Result<()> {
+    signals.iter().try_for_each(|signal| {
+        signal_hook::flag::register(*signal, Arc::new(AtomicBool::new(false))).map(drop)
+    })
+}
+
+/// A write beyond the limit of file sizes (RLIMIT_FSIZE, setrlimit(2)) fails with EFBIG from now
+/// on, as on a full disk, and does not end the process.
+///
+/// # Errors
+/// The error of sigaction(2).
+pub(crate) fn survive_file_size_limit() -> io::Result<()> {
+    disregard(&[SIGXFSZ])
+}
 
 impl Signals {
     /// Installs the handlers.
