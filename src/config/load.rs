@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::classic::ignore;
 use super::diagnostic::{Finding, Findings, Place, Severity};
 use super::reader::Reader;
-use super::trust::{Fault, distrust};
+use super::trust::{Fault, distrust, distrust_directory};
 use super::{Config, DEFAULT_PATH, check, tree};
 use crate::sys::files;
 
@@ -97,7 +97,7 @@ impl Refused {
 /// root), it is not YAML, keys and values are wrong.
 pub fn load(path: &Path) -> Result<Loaded, Refused> {
     let bytes = read(path)?;
-    from_bytes(&bytes, path, &read_ignored)
+    from_bytes(&bytes, path, &read_ignored).and_then(check_state_dir)
 }
 
 /// Loads [`DEFAULT_PATH`], or the built-in defaults if it does not exist.
@@ -116,10 +116,21 @@ pub fn load_default() -> Result<Loaded, Refused> {
 pub fn load_if_present(path: &Path) -> Result<Loaded, Refused> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let loaded = from_bytes(b"", path, &read_ignored)?;
+            let loaded = from_bytes(b"", path, &read_ignored).and_then(check_state_dir)?;
             Ok(Loaded { from: None, ..loaded })
         }
         _ => load(path),
+    }
+}
+
+/// The state directory decides what is blocked, so only root may be able to write it. One that does
+/// not exist is made later.
+fn check_state_dir(loaded: Loaded) -> Result<Loaded, Refused> {
+    let path = &loaded.config.state_dir;
+    let faults = files::facts_at(path).map(|facts| distrust_directory(path, &facts));
+    match faults {
+        Ok(faults) if !faults.is_empty() => Err(Refused::of_faults(path, faults)),
+        _ => Ok(loaded),
     }
 }
 

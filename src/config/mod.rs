@@ -38,7 +38,7 @@ pub use keys::{KEYS, Key, Kind, Reload};
 pub use keyword::Keyword;
 pub use load::{Loaded, Refused, load, load_default, load_if_present, parse};
 pub use ports::PortSet;
-pub use trust::{Fault, distrust};
+pub use trust::{Fault, distrust, distrust_directory, distrust_place};
 pub use types::*;
 #[cfg(test)]
 pub(crate) use values::MACROS;

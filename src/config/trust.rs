@@ -20,23 +20,50 @@ pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     let name = escaped(&path.to_string_lossy());
     let mut faults = Vec::new();
     check(facts, "file", &name, &mut faults);
+    check_place(path, &name, &mut faults);
+    faults
+}
+
+/// Reasons why users other than root could change what the state directory at `path` holds, with
+/// remedies. Its sticky bit does not help: they could make a file or link there before root does.
+/// Empty if this process does not run as root.
+pub fn distrust_directory(path: &Path, facts: &Facts) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if files::is_root() {
+        let name = escaped(&path.to_string_lossy());
+        check(facts, "state directory", &name, &mut faults);
+        check_place(path, &name, &mut faults);
+    }
+    faults
+}
+
+/// Reasons why users other than root could replace what is at `path`, with remedies. Empty if this
+/// process does not run as root.
+pub fn distrust_place(path: &Path) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if files::is_root() {
+        check_place(path, &escaped(&path.to_string_lossy()), &mut faults);
+    }
+    faults
+}
+
+/// Notes others who could replace what is at `path`: the owner of a link, and those who can write
+/// the directories.
+fn check_place(path: &Path, name: &str, faults: &mut Vec<Fault>) {
     // The owner of a link can change its target, even in a directory with the sticky bit.
     if let Some(uid) = files::link_owner(path).filter(|uid| *uid != 0) {
         let message =
             format!("the link {name} belongs to user {uid}, who could change what root does");
-        faults.push((message, format!("chown -h root: {}", quoted(&name))));
+        faults.push((message, format!("chown -h root: {}", quoted(name))));
     }
     for directory in directories(path) {
         match files::facts_at(&directory) {
-            Ok(facts) => {
-                check(&facts, "directory", &escaped(&directory.to_string_lossy()), &mut faults)
-            }
+            Ok(facts) => check(&facts, "directory", &escaped(&directory.to_string_lossy()), faults),
             Err(error) => {
                 faults.push((format!("cannot judge its directory: {error}"), String::new()))
             }
         }
     }
-    faults
 }
 
 /// The directory of the name, and that of the file if the name is a symbolic link.

@@ -1,13 +1,12 @@
 //! The networks that `portsentryctl allow add` named: a text file in the state directory, one
 //! network a line, written as a whole.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
-use crate::sys::replace;
+use crate::sys::{files, replace};
 
 /// Networks that one file may hold: enough for any administrator, and a bound.
 const ENTRIES_MAX: usize = 10_000;
@@ -27,7 +26,8 @@ impl AllowFile {
     pub(super) fn read(state_dir: &Path) -> Self {
         let path = state_dir.join("allowed");
         let mut file = Self { path, networks: Vec::new(), faults: Vec::new() };
-        match fs::read_to_string(&file.path) {
+        let text = files::open_itself(&file.path).and_then(io::read_to_string);
+        match text {
             Ok(text) => file.parse(&text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => file.faults.push(format!("{}: {error}", file.path.display())),
@@ -133,6 +133,8 @@ pub(super) fn parse_network(text: &str) -> Option<IpNet> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -164,8 +164,13 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     }
     signals::survive_file_size_limit().map_err(failed("signals cannot be caught"))?;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
-    supervisor::make_state_dir(&loaded.config.state_dir)
-        .map_err(|error| Failure::new(EX_CONFIG, error))?;
+    // A disk that fails is reported by the store, and tried again.
+    match store::make_directory(&loaded.config.state_dir) {
+        Err(error) if !error.is_of_disk() => {
+            return Err(Failure::new(EX_CONFIG, error_chain(&error)));
+        }
+        _ => {}
+    }
     let journal = JournalHandle::start(journal::Settings::from(&loaded.config))
         .map_err(|error| Failure::new(EX_CONFIG, error_chain(&error)))?;
     journal.notify(Notice::Starting);

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -417,17 +416,4 @@ pub(super) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         log::debug!("systemd was not told: {error}");
     }
-}
-
-/// Makes the state directory.
-///
-/// # Errors
-/// In words.
-pub(super) fn make_state_dir(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(path)
-        .map_err(|error| format!("cannot make state_dir {}: {error}", path.display()))
 }

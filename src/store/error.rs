@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use crate::sys::files;
+
 /// Why the store cannot be opened or written.
 #[derive(Debug)]
 pub struct Error {
@@ -22,8 +24,14 @@ pub enum Fault {
     Sqlite(&'static str, rusqlite::Error),
     /// The system failed in an operation, with its error.
     File(&'static str, io::Error),
+    /// The state directory cannot be made.
+    NoDirectory(io::Error),
     /// The file is not ours, but of this kind: a link, a directory, or a file of another user.
     NotOurs(&'static str),
+    /// Users other than root can write the directory: why, and the remedy.
+    Distrusted(String, String),
+    /// Another program deleted or replaced the database while it was open.
+    Gone,
     /// Another process has the database open.
     InUse,
     /// This daemon has closed it, and will open it again if it goes on.
@@ -63,6 +71,16 @@ impl Error {
         }
     }
 
+    /// The disk or the system fails, and not the configuration: a retry may succeed.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(&self.fault, Fault::File(_, source) | Fault::NoDirectory(source) if files::is_disk_fault(source))
+    }
+
+    /// Another program deleted or replaced the database: a new one will help.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.fault, Fault::Gone)
+    }
+
     /// The file belongs to another process, another program or a newer version: it must not be
     /// written, and a retry will not help.
     pub fn is_others(&self) -> bool {
@@ -94,7 +112,12 @@ impl fmt::Display for Error {
         let path = self.path.display();
         match &self.fault {
             Fault::Sqlite(verb, _) | Fault::File(verb, _) => write!(f, "cannot {verb} {path}"),
+            Fault::NoDirectory(_) => write!(f, "cannot make the state directory {path}"),
             Fault::NotOurs(what) => write!(f, "cannot use {path}: it is {what}"),
+            Fault::Distrusted(why, remedy) => write!(f, "cannot use {path}: {why} ({remedy})"),
+            Fault::Gone => {
+                write!(f, "another program has deleted or replaced {path} while it was in use")
+            }
             Fault::InUse => write!(f, "cannot use {path}: another process has it open"),
             Fault::Closed => write!(f, "{path} is closed"),
             Fault::Newer(version) => write!(
@@ -110,7 +133,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.fault {
             Fault::Sqlite(_, source) => Some(source),
-            Fault::File(_, source) => Some(source),
+            Fault::File(_, source) | Fault::NoDirectory(source) => Some(source),
             _ => None,
         }
     }

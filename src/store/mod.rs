@@ -36,7 +36,7 @@ use crate::sys::sqlite;
 pub use self::memory::Memory;
 #[doc(hidden)]
 pub use self::open::load;
-pub use self::open::{Opened, open, set_aside};
+pub use self::open::{Opened, make_directory, open, set_aside};
 pub use self::shared::{EngineReader, Figures, Stored};
 pub use self::thread::{StoreHandle, changed, stored};
 

@@ -12,6 +12,7 @@ use super::error::Fault;
 use super::{
     CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, Memory, VERSION, memory, rows,
 };
+use crate::config;
 use crate::sys::files;
 use crate::time::MonoTime;
 
@@ -23,7 +24,13 @@ const APPLICATION: i32 = 0x5053_656e;
 const ASIDE_MAX: usize = 8;
 
 /// Only the owner may read it: it holds personal addresses.
-const MODE: u32 = 0o600;
+pub(super) const MODE: u32 = 0o600;
+
+/// What SQLite appends to the name of a database for its write-ahead log.
+pub(super) const LOG: &str = "-wal";
+
+/// Of a new state directory.
+const DIRECTORY_MODE: u32 = 0o750;
 
 /// One thread owns the connection; the file exists before SQLite opens it, and is not a link.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -63,12 +70,30 @@ pub struct Opened {
 /// A store that cannot be written is still read, if that is possible without writing.
 pub fn open(directory: &Path, now: &Mark) -> Opened {
     let mut warnings = Vec::new();
-    // SQLite then follows no link at all; links on the way to the directory are the administrator's.
-    let (database, content) = match std::fs::canonicalize(directory) {
+    let (database, content) = match make_directory(directory) {
         Ok(directory) => open_or_recreate(&directory.join(FILE), now, &mut warnings),
-        Err(source) => (Err(Error::file("open", directory, source)), None),
+        Err(error) => (Err(error), None),
     };
     Opened { database, content, warnings }
+}
+
+/// Makes the state directory unless it exists, and checks that no other user can write it. Returns
+/// its path without links: SQLite then follows no link at all. Links on the way to the directory are
+/// the administrator's.
+///
+/// # Errors
+/// It cannot be made, or other users can write it.
+pub fn make_directory(path: &Path) -> Result<PathBuf, Error> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(path)
+        .map_err(|source| Fault::NoDirectory(source).of(path))?;
+    let facts = files::facts_at(path).map_err(|source| Error::file("look at", path, source))?;
+    if let Some((why, remedy)) = config::distrust_directory(path, &facts).into_iter().next() {
+        return Err(Fault::Distrusted(why, remedy).of(path));
+    }
+    std::fs::canonicalize(path).map_err(|source| Error::file("open", path, source))
 }
 
 fn open_or_recreate(
@@ -183,8 +208,8 @@ fn connect(path: &Path) -> Result<Connection, Error> {
 
 /// Reads the version of the tables from the file header (sqlite.org/fileformat.html, 1.3), without
 /// SQLite; `None`: the file is empty.
-fn read_version(path: &Path) -> Result<Option<i32>, Error> {
-    let mut file = files::open(path).map_err(|source| Error::file("open", path, source))?;
+pub(super) fn read_version(path: &Path) -> Result<Option<i32>, Error> {
+    let mut file = files::open_itself(path).map_err(|source| Error::file("open", path, source))?;
     let head =
         files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
     let number = |at: usize| {
