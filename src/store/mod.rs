@@ -1,8 +1,8 @@
 //! The state store: blocks, offenders, evidence, administrators and services in an SQLite database,
 //! which survives restarts and reboots.
 //!
-//! Owns `portsentry.db` in the state directory and its write-ahead log, locked against a second
-//! daemon. Calls wait for the disk, so the packet thread must not make them. A call that returned
+//! Owns `portsentry.db` in the state directory, its write-ahead log and its copy, locked against a
+//! second daemon. Calls wait for the disk, so the packet thread must not make them. A call that returned
 //! without an error is on the disk (`synchronous=FULL`, sqlite.org/pragma.html,
 //! sqlite.org/wal.html).
 //!
@@ -10,6 +10,7 @@
 //! never deleted; one of a newer version or of another program is not changed at all.
 
 pub(crate) mod clock;
+mod copy;
 mod error;
 mod mark;
 mod memory;
@@ -19,20 +20,23 @@ mod shared;
 mod thread;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, Transaction};
 
 use crate::engine::{Evidence, MonoTime, OFFENDERS_MAX, Offender, Reason, Source};
 use crate::probe::Port;
+use crate::sys::sqlite;
 use rows::RowWriter;
 
 pub use self::error::{Error, Fault};
 pub use self::mark::Mark;
-use crate::sys::sqlite;
 pub use self::memory::Memory;
 #[doc(hidden)]
 pub use self::open::load;
@@ -42,6 +46,9 @@ pub use self::thread::{StoreHandle, changed, stored};
 
 /// File name of the database in the state directory.
 pub const FILE: &str = "portsentry.db";
+
+/// File name of its copy.
+pub const COPY: &str = "portsentry-copy.db";
 
 /// The version of the tables (`PRAGMA user_version`), raised by changes that an older daemon would
 /// misread. Code that raises it in an existing file must run `PRAGMA wal_checkpoint` at once: it is
@@ -145,6 +152,21 @@ impl Content {
     }
 }
 
+impl Content {
+    /// Adds the rows of an older copy whose keys are missing.
+    fn complete(&mut self, copy: Self) {
+        fn add<T>(rows: &mut Vec<T>, copied: Vec<T>, source: impl Fn(&T) -> Source) {
+            let known: HashSet<Source> = rows.iter().map(&source).collect();
+            rows.extend(copied.into_iter().filter(|row| !known.contains(&source(row))));
+        }
+        let copy = copy.carried(&self.mark);
+        add(&mut self.blocks, copy.blocks, |block| block.source);
+        add(&mut self.offenders, copy.offenders, |offender| offender.source);
+        add(&mut self.evidence, copy.evidence, |evidence| evidence.source);
+        self.memory.merge(copy.memory);
+    }
+}
+
 /// Row counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rows {
@@ -161,9 +183,39 @@ pub struct Rows {
 pub struct Database {
     connection: Connection,
     path: PathBuf,
+    /// The database that is open.
+    file: Option<Identity>,
+    /// Its log, since the first write.
+    log: Option<Identity>,
 }
 
+/// Device and inode of a file.
+type Identity = (u64, u64);
+
 impl Database {
+    fn at(path: &Path, connection: Connection) -> Result<Self, Error> {
+        let file = identity(path)?;
+        Ok(Self { connection, path: path.to_owned(), file, log: None })
+    }
+
+    /// Checks that the database and its log are still where they were: another program may have
+    /// deleted or replaced them, and SQLite goes on writing to what it has open.
+    ///
+    /// # Errors
+    /// They are not. Nothing is written to files of that name when this database is closed.
+    pub fn check_place(&mut self) -> Result<(), Error> {
+        let log = identity(&open::with_suffix(&self.path, open::LOG))?;
+        if identity(&self.path)? == self.file && (self.log.is_none() || self.log == log) {
+            self.log = log;
+            return Ok(());
+        }
+        // Without a checkpoint, SQLite does not delete the log either.
+        self.connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .map_err(|source| Error::sqlite("close", &self.path, source))?;
+        Err(Fault::Gone.of(&self.path))
+    }
+
     /// Path of the database.
     pub fn path(&self) -> &Path {
         &self.path
@@ -301,7 +353,8 @@ impl Database {
         mark: &Mark,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), Error> {
-        let Self { connection, path } = self;
+        self.check_place()?;
+        let Self { connection, path, .. } = self;
         let write = || {
             let transaction = connection.transaction()?;
             change(&transaction)?;
@@ -339,6 +392,15 @@ impl Database {
         self.connection
             .execute_batch(statements)
             .map_err(|source| Error::sqlite("change", &self.path, source))
+    }
+}
+
+/// The file at `path`; `None`: there is none.
+fn identity(path: &Path) -> Result<Option<Identity>, Error> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::file("look at", path, source)),
     }
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::error::Fault;
 use super::{
-    CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, Memory, VERSION, memory, rows,
+    CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, Memory, VERSION, copy, memory, rows,
 };
 use crate::config;
 use crate::sys::files;
@@ -101,39 +101,52 @@ fn open_or_recreate(
     now: &Mark,
     warnings: &mut Vec<String>,
 ) -> (Result<Database, Error>, Option<Content>) {
-    // The second round opens a new database.
-    for _ in 0..2 {
-        match open_at(path) {
-            Ok((database, content, true)) => return (Ok(database), Some(content)),
-            Ok((database, content, false)) => {
-                drop(database);
-                let database = recreate(path, now, &content).map(|(database, aside)| {
-                    warnings.push(format!(
-                        "{} is damaged; {} blocks in it were whole, the rest lies in {}",
-                        path.display(),
-                        content.blocks.len(),
-                        aside.display()
-                    ));
-                    database
-                });
-                return (database, Some(content));
+    if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        // The administrator has deleted the database, so what it held is not wanted.
+        copy::remove(path);
+    }
+    match open_at(path) {
+        Ok((database, content, true)) => (Ok(database), Some(content)),
+        Ok((database, mut content, false)) => {
+            drop(database);
+            let whole = content.blocks.len();
+            let copied = copy::read(path);
+            let what = copy::describe(&copied);
+            if let Ok(copied) = copied {
+                content.complete(copied);
             }
-            Err(error) if error.is_damage() => match set_aside(path, now) {
-                Ok(aside) => warnings.push(format!(
-                    "{} cannot be read ({}); it lies in {} now",
+            let database = recreate(path, now, &content).map(|(database, aside)| {
+                warnings.push(format!(
+                    "{} is damaged; {whole} blocks in it were whole, {what}; it lies in {} now",
+                    path.display(),
+                    aside.display()
+                ));
+                database
+            });
+            (database, Some(content))
+        }
+        Err(error) if error.is_damage() => {
+            let copied = copy::read(path);
+            let what = copy::describe(&copied);
+            let is_copied = copied.is_ok();
+            let content = copied.unwrap_or_default();
+            let database = recreate(path, now, &content).map(|(database, aside)| {
+                warnings.push(format!(
+                    "{} cannot be read ({}), {what}; it lies in {} now",
                     path.display(),
                     cause_text(&error),
                     aside.display()
-                )),
-                Err(error) => return (Err(error), None),
-            },
-            Err(error) => {
-                let content = if error.is_others() { None } else { read_only(path).ok() };
-                return (Err(error), content);
-            }
+                ));
+                database
+            });
+            let is_known = is_copied || database.is_ok();
+            (database, is_known.then_some(content))
+        }
+        Err(error) => {
+            let content = if error.is_others() { None } else { read_only(path).ok() };
+            (Err(error), content)
         }
     }
-    (Err(Fault::Damaged.of(path)), None)
 }
 
 fn cause_text(error: &Error) -> String {
@@ -145,7 +158,7 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
     check_or_create(path)?;
     // Before SQLite can write to the file: it does so even when it closes a file that was only read.
     let version = read_version(path)?;
-    let mut database = Database { connection: connect(path)?, path: path.to_owned() };
+    let mut database = Database::at(path, connect(path)?)?;
     if version.is_none() {
         // Before there is a log, so that the file header has our id and version from the first byte
         // on.
@@ -194,7 +207,7 @@ fn check_or_create(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn connect(path: &Path) -> Result<Connection, Error> {
+pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
     let open = || {
         let connection = Connection::open_with_flags(path, FLAGS)?;
         connection.execute_batch(&format!(
@@ -307,7 +320,7 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
         .map_err(|source| Error::file("create", &copy, source))?;
     let read = || {
         let there = copy.join(FILE);
-        for suffix in ["", "-wal"] {
+        for suffix in ["", LOG] {
             match std::fs::copy(with_suffix(path, suffix), with_suffix(&there, suffix)) {
                 Err(error) if suffix.is_empty() || error.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::file("copy", path, error));
@@ -332,7 +345,9 @@ pub(super) fn read_only(path: &Path) -> Result<Content, Error> {
 fn recreate(path: &Path, now: &Mark, content: &Content) -> Result<(Database, PathBuf), Error> {
     let aside = set_aside(path, now)?;
     let (mut database, ..) = open_at(path)?;
-    database.replace(content)?;
+    if *content != Content::default() {
+        database.replace(content)?;
+    }
     Ok((database, aside))
 }
 
@@ -355,7 +370,7 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
     };
     // The log first: without its database it is harmless, but beside a new database it would be
     // replayed into it.
-    rename(&with_suffix(path, "-wal"), &with_suffix(&aside, "-wal"))?;
+    rename(&with_suffix(path, LOG), &with_suffix(&aside, LOG))?;
     rename(path, &aside)?;
     Ok(aside)
 }
@@ -363,14 +378,14 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
 fn count_aside(path: &Path) -> usize {
     let start = format!("{FILE}.damaged-");
     let is_aside = |name: &std::ffi::OsStr| {
-        name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with("-wal"))
+        name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with(LOG))
     };
     path.parent()
         .and_then(|directory| std::fs::read_dir(directory).ok())
         .map_or(0, |entries| entries.flatten().filter(|entry| is_aside(&entry.file_name())).count())
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)

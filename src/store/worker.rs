@@ -66,6 +66,9 @@ struct Worker {
     evidence_from: MonoTime,
     evidence_at: Instant,
     prune_at: Instant,
+    /// When the database is copied, if it has changed since the last copy.
+    copy_at: Instant,
+    is_copied: bool,
     /// The rows are not counted before this time.
     count_at: Instant,
     is_uncounted: bool,
@@ -131,6 +134,8 @@ impl StoreHandle {
             evidence_from,
             evidence_at: now + EVIDENCE_EVERY,
             prune_at: now + PRUNE_EVERY,
+            copy_at: now,
+            is_copied: false,
             count_at: now,
             is_uncounted: false,
             is_dirty: true,
@@ -177,6 +182,7 @@ impl Worker {
                         if memory != self.memory {
                             self.write_memory(memory);
                         }
+                        self.copy();
                         // Closing merges the log into the database.
                         self.database = Err(Fault::Closed.of(&self.directory));
                         let _ = answer.try_send(());
@@ -265,7 +271,36 @@ impl Worker {
             Ok(()) => self.written(Some(mark)),
             Err(error) => self.fail(error),
         }
+        self.is_copied &= !is_written;
         is_written
+    }
+
+    /// Notices that another program has deleted or replaced the database.
+    fn check_place(&mut self) {
+        if let Ok(database) = &mut self.database
+            && let Err(error) = database.check_place()
+        {
+            self.fail(error);
+        }
+    }
+
+    /// Copies the database, if it has changed since.
+    fn copy(&mut self) {
+        if self.is_copied || !self.can_write() || self.must_replace {
+            return;
+        }
+        let Ok(database) = &self.database else { return };
+        match database.copy() {
+            Ok(wait) => {
+                self.copy_at = Instant::now() + wait;
+                self.is_copied = true;
+            }
+            Err(error) if error.is_damage() => self.fail(error),
+            Err(error) => {
+                self.copy_at = Instant::now() + REPORT_EVERY;
+                log::warn!("the state store has no copy now: {}", error_chain(&error));
+            }
+        }
     }
 
     /// Writes administrators and services if that is worth it.
@@ -340,6 +375,10 @@ impl Worker {
     /// Writes everything queued so far; `Err`: why it is not on the disk.
     fn settle(&mut self) -> Result<(), String> {
         self.gather();
+        self.write();
+        self.check_place();
+        // A database that is gone is made again at once.
+        self.retry();
         if self.shared.list_wanted.load(Ordering::Acquire) && self.can_write() {
             self.write_all();
             self.gather();
@@ -365,6 +404,10 @@ impl Worker {
         if !self.can_write() || self.must_replace {
             return;
         }
+        self.check_place();
+        if !self.can_write() {
+            return;
+        }
         let from = self.evidence_from;
         let at = clock::now();
         if let Some(evidence) = self.engine.evidence(from, EVIDENCE_MAX)
@@ -388,6 +431,9 @@ impl Worker {
             let is_pruned =
                 self.write_with(|database, mark| database.prune(mark, evidence, offenders));
             self.is_dirty &= !is_pruned;
+        }
+        if now >= self.copy_at {
+            self.copy();
         }
     }
 
@@ -484,9 +530,14 @@ impl Worker {
         let text = error_chain(&error);
         if error.is_damage() {
             self.set_aside(&error);
+        } else if error.is_gone() {
+            self.database = Err(Fault::Closed.of(&self.directory));
         }
         self.forget_pending();
         self.report_failure(text, false);
+        if error.is_gone() {
+            self.retry_at = Some(Instant::now());
+        }
     }
 
     /// Replaces a database that turned out to be damaged while in use, with the content from
