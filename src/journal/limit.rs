@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::engine::Report;
+use crate::engine::{Reason, Report};
 use crate::journal::{Notice, Response};
 use crate::rate::TokenBucket;
 use crate::time::MonoTime;
@@ -19,6 +19,10 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 /// Lines of all classes at once, and in each further [`INTERVAL`]. 200 lines of 200 bytes a minute
 /// are at most 58 MB a day, which log rotation copes with.
 pub(crate) const TOTAL: u32 = 100;
+
+/// Lines of the history that packets cause, at once, and in each further [`INTERVAL`]. Twice the
+/// default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a day.
+pub(crate) const HISTORY: u32 = 1200;
 
 /// Names looked up only for `watch`, of events whose lines are not written; at once, and in each
 /// further [`INTERVAL`].
@@ -45,8 +49,8 @@ pub(crate) enum Class {
     Response,
     /// `log` records of other modules, which a packet may have caused too.
     Message,
-    /// Lines of the history file. They do not count for the total: each stands for a block in the
-    /// kernel or a slowed source.
+    /// Lines of the history file that packets cause. They do not count for the total: each stands
+    /// for a block in the kernel or a slowed source.
     History,
 }
 
@@ -56,6 +60,7 @@ impl Class {
         Some(match notice {
             Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
             Notice::Engine(Report::Scan { .. } | Report::Slowed { .. }) => Self::ScanUnproven,
+            Notice::Engine(Report::Blocked { reason: Reason::Manual(_), .. }) => return None,
             Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
             Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
             Notice::Engine(
@@ -84,6 +89,15 @@ impl Class {
         })
     }
 
+    /// The class of a notice's line in the history file; `None` if no remote packet can cause it: an
+    /// administrator blocks.
+    pub(crate) fn of_history(notice: &Notice) -> Option<Self> {
+        match notice {
+            Notice::Engine(Report::Blocked { reason: Reason::Manual(_), .. }) => None,
+            _ => Some(Self::History),
+        }
+    }
+
     /// Lines at once, and in each further [`INTERVAL`]; and lines that this class leaves in the
     /// common bucket.
     const fn limits(self) -> (u32, u32) {
@@ -93,9 +107,7 @@ impl Class {
             Self::Failed => (20, 0),
             Self::Response | Self::Message => (20, TOTAL / 2),
             Self::Lost => (6, TOTAL / 2),
-            // Twice the default of `block.unproven.per_minute`; at 80 bytes a line at most 138 MB a
-            // day.
-            Self::History => (1200, 0),
+            Self::History => (HISTORY, 0),
         }
     }
 }
@@ -241,6 +253,23 @@ mod tests {
         assert_eq!(admitted + told.iter().map(|(lines, _)| lines).sum::<u64>() + rest, 18_000);
         assert_eq!(limiter.ever_held(), 18_000 - admitted);
         assert_eq!(limiter.rest(MonoTime::from_millis(180_000)), None);
+    }
+
+    #[test]
+    fn what_an_administrator_blocks_is_not_limited() {
+        let notice = |reason| {
+            Notice::Engine(Report::Blocked {
+                source: crate::engine::Source::of("192.0.2.1".parse().unwrap(), 64),
+                timeout: None,
+                port: None,
+                reason,
+                renewed: false,
+            })
+        };
+        let manual = notice(Reason::Manual(String::new()));
+        assert_eq!((Class::of(&manual), Class::of_history(&manual)), (None, None));
+        let scan = crate::journal::format::samples::blocked("192.0.2.1", 1, false);
+        assert_eq!(Class::of_history(&scan), Some(Class::History));
     }
 
     #[test]

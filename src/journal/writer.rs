@@ -149,7 +149,8 @@ impl Writer {
         let now = now();
         let to_history = self.history.is_some()
             && format::history(&event, &TimeZone::system()).is_some()
-            && self.limiter.admit(Class::History, 1, now);
+            && Class::of_history(&event.notice)
+                .is_none_or(|class| self.limiter.admit(class, 1, now));
         let count = u32::try_from(self.lines(&event).count()).unwrap_or(u32::MAX);
         let to_log = count > 0
             && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
