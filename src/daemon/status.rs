@@ -76,6 +76,12 @@ impl Sources {
         if journal.history_failing {
             warnings.push("the history file cannot be written".to_owned());
         }
+        if journal.is_hanging {
+            warnings.push(
+                "the log's target takes no lines now: those that do not fit the queue are lost"
+                    .to_owned(),
+            );
+        }
         if journal.unwritten > 0 {
             warnings.push(format!("{} log lines could not be written", journal.unwritten));
         }

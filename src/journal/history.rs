@@ -4,10 +4,10 @@
 //! reopened.
 
 use std::collections::VecDeque;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use jiff::Timestamp;
 use log::Level;
 
 use super::JournalError;
+use crate::config;
+use crate::sys::files;
 use crate::time::MonoTime;
 
 /// Lines that wait for a failing disk: 100 KB, ten minutes at the default rate of
@@ -36,7 +38,8 @@ const MODE: u32 = 0o640;
 #[derive(Debug)]
 pub struct History {
     path: PathBuf,
-    file: File,
+    /// `None`: it could not be opened yet.
+    file: Option<File>,
     /// Lines with their line ends.
     queue: VecDeque<String>,
     /// Bytes of the first queued line that are in the file already: a disk may fill in the middle
@@ -57,12 +60,24 @@ impl History {
     /// # Errors
     /// open(2) failed: the directory is missing or not writable, or the path is not a file.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
-        let path = path.to_owned();
-        let file = match open(&path) {
-            Ok(file) => file,
-            Err(error) => return Err(JournalError::History(path, error)),
-        };
-        Ok(Self {
+        match open(path) {
+            Ok(file) => Ok(Self::new(path.to_owned(), Some(file))),
+            Err(error) => Err(JournalError::History(path.to_owned(), error)),
+        }
+    }
+
+    /// A file that could not be opened because of this error, and what to report about it. It is
+    /// tried again.
+    pub fn failing(path: PathBuf, error: &io::Error, now: MonoTime) -> (Self, DiskState) {
+        let mut history = Self::new(path, None);
+        history.retry_at = Some(now.after(RETRY_EVERY));
+        history.reported_at = Some(now);
+        let state = history.failure(error);
+        (history, state)
+    }
+
+    fn new(path: PathBuf, file: Option<File>) -> Self {
+        Self {
             path,
             file,
             queue: VecDeque::new(),
@@ -70,7 +85,15 @@ impl History {
             dropped: 0,
             retry_at: None,
             reported_at: None,
-        })
+        }
+    }
+
+    fn failure(&self, error: &io::Error) -> DiskState {
+        let path = self.path.display();
+        let text = format!(
+            "history file {path} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can"
+        );
+        (Level::Error, text)
     }
 
     /// Whether lines wait for the disk.
@@ -100,7 +123,7 @@ impl History {
 
     /// Writes the waiting lines.
     pub fn flush(&mut self, now: MonoTime) -> Option<DiskState> {
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && !self.is_failing() {
             return None;
         }
         match self.write() {
@@ -124,27 +147,22 @@ impl History {
                     return None;
                 }
                 self.reported_at = Some(now);
-                let path = self.path.display();
-                Some((
-                    Level::Error,
-                    format!(
-                        "history file {path} cannot be written: {error}; up to {QUEUE_MAX} lines are kept in memory until it can"
-                    ),
-                ))
+                Some(self.failure(&error))
             }
         }
     }
 
     fn write(&mut self) -> io::Result<()> {
         self.reopen_if_moved()?;
-        while let Some(line) = self.queue.front() {
-            let rest = line.as_bytes().get(self.written..).unwrap_or_default();
-            match self.file.write(rest) {
+        let Self { file: Some(file), queue, written, .. } = self else { return Ok(()) };
+        while let Some(line) = queue.front() {
+            let rest = line.as_bytes().get(*written..).unwrap_or_default();
+            match file.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) if count < rest.len() => self.written += count,
+                Ok(count) if count < rest.len() => *written += count,
                 Ok(_) => {
-                    self.queue.pop_front();
-                    self.written = 0;
+                    queue.pop_front();
+                    *written = 0;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -156,9 +174,9 @@ impl History {
     /// Reopens the file if the path leads to another inode or none: logrotate(8) renames it.
     fn reopen_if_moved(&mut self) -> io::Result<()> {
         let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let ours = identity(self.file.metadata()?);
-        if std::fs::metadata(&self.path).ok().map(identity) != Some(ours) {
-            self.file = open(&self.path)?;
+        let ours = self.file.as_ref().map(File::metadata).transpose()?.map(identity);
+        if ours.is_none() || std::fs::metadata(&self.path).ok().map(identity) != ours {
+            self.file = Some(open(&self.path)?);
             // The rest of a line begun in the old file would not be a line in the new one.
             self.written = 0;
         }
@@ -166,14 +184,24 @@ impl History {
     }
 }
 
+/// Opens the file, or creates it. Where other users can write the directory, they may have made a
+/// link there to have another file written: it is not followed.
 fn open(path: &Path) -> io::Result<File> {
-    // O_NONBLOCK: a FIFO at this path must not block the thread; for a file it has no effect.
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(MODE)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+    let refuse = |what: &str, (why, remedy): config::Fault| {
+        io::Error::other(format!("it is {what}, which is not followed: {why} ({remedy})"))
+    };
+    let distrusted = || config::distrust_place(path).into_iter().next();
+    match files::append(path, MODE, false) {
+        Err(_) if files::link_owner(path).is_some() => match distrusted() {
+            Some(fault) => Err(refuse("a symbolic link", fault)),
+            None => files::append(path, MODE, true),
+        },
+        Ok(file) if files::facts(&file)?.names > 1 => match distrusted() {
+            Some(fault) => Err(refuse("a file with a second name", fault)),
+            None => Ok(file),
+        },
+        result => result,
+    }
 }
 
 /// A parsed line of the history file.
@@ -253,7 +281,7 @@ pub fn read(
     is_cancelled: &dyn Fn() -> bool,
 ) -> io::Result<(Vec<Entry>, bool)> {
     const CHUNK: u64 = 64 << 10;
-    let mut file = match File::open(path) {
+    let mut file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
         Err(error) => return Err(error),

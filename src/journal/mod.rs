@@ -1,9 +1,9 @@
 //! The journal: log lines in three formats, the history file, and the events for `portsentryctl
 //! watch`.
 //!
-//! One thread alone writes to the log's target and the history file. Callers never wait: the queue
-//! is bounded, and items that do not fit are counted and the count is logged. [`limit`] bounds the
-//! lines that packets cause.
+//! One thread takes items and writes the history file, another one ([`outlet`]) writes to the log's
+//! target, which may hang. Callers never wait: the queues are bounded, and items that do not fit are
+//! counted and the count is logged. [`limit`] bounds the lines that packets cause.
 
 mod event;
 pub(crate) mod format;
@@ -11,6 +11,7 @@ mod global;
 pub mod history;
 pub(crate) mod limit;
 pub(crate) mod names;
+mod outlet;
 pub mod sink;
 
 mod writer;
@@ -27,10 +28,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::{self, Config};
+use crate::sys::files;
 use crate::sys::wake::Waker;
-use history::History;
+use history::{DiskState, History};
 use limit::Limiter;
 use names::NameQueue;
+use outlet::{Outlet, Progress};
 use sink::Sink;
 use writer::Writer;
 
@@ -48,6 +51,9 @@ const WATCH_QUEUE: usize = 1024;
 /// Longest message of another module that is queued, in bytes.
 const MESSAGE_MAX: usize = format::LINE_MAX;
 
+/// The module name of events in the log.
+const MODULE: &str = "portsentry";
+
 /// The part of the configuration that the journal uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -55,6 +61,8 @@ pub struct Settings {
     pub log: config::Log,
     /// The history file; `None`: no history.
     pub history_file: Option<PathBuf>,
+    /// The state directory, which the daemon makes itself as soon as it can.
+    pub state_dir: PathBuf,
     /// Whether lines wait a moment for reverse names.
     pub resolve: bool,
 }
@@ -64,6 +72,7 @@ impl From<&Config> for Settings {
         Self {
             log: config.log.clone(),
             history_file: config.history_file.clone(),
+            state_dir: config.state_dir.clone(),
             resolve: config.resolve,
         }
     }
@@ -89,6 +98,7 @@ impl std::fmt::Display for JournalError {
             Self::History(path, error) => {
                 write!(f, "cannot open history file {}: ", path.display())?;
                 match (error.kind(), path.parent()) {
+                    (std::io::ErrorKind::Other, _) => f.write_str("remove the link, or change history_file"),
                     (std::io::ErrorKind::NotFound, Some(directory)) => write!(
                         f,
                         "the directory {} does not exist: create it, or change history_file",
@@ -129,7 +139,7 @@ enum Item {
 /// New settings, with their files opened, so that the caller gets the errors.
 struct Reconfiguration {
     settings: Settings,
-    sink: Box<dyn Sink>,
+    outlet: Outlet,
     /// `None`: unchanged.
     history: Option<Option<History>>,
 }
@@ -142,14 +152,36 @@ struct Shared {
     settings: Mutex<Settings>,
     stop: AtomicBool,
     ended: Mutex<Receiver<()>>,
-    /// Items that found the queue full and are not reported yet.
+    /// Items that found a queue full, and lines that the log's target refused, not reported yet.
+    unreported: AtomicU64,
     lost: AtomicU64,
-    ever_lost: AtomicU64,
     unwritten: AtomicU64,
     held_back: AtomicU64,
     history_failing: AtomicBool,
     subscribers: Mutex<Vec<Subscriber>>,
     ask: Mutex<Option<Ask>>,
+    /// Of the log's target.
+    progress: Mutex<Progress>,
+}
+
+impl Shared {
+    fn on_lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.unreported.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn on_unwritten(&self) {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+        self.unreported.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn unreported(&self) -> u64 {
+        self.unreported.load(Ordering::Relaxed)
+    }
+
+    fn take_unreported(&self) -> u64 {
+        self.unreported.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// Counters for `status`.
@@ -159,14 +191,34 @@ pub struct Stats {
     pub held_back: u64,
     /// Items that found the queue full.
     pub lost: u64,
-    /// Lines that the log's target refused.
+    /// Lines that the log's target refused or did not take in time.
     pub unwritten: u64,
+    /// Whether the log's target takes no lines now.
+    pub is_hanging: bool,
     /// Whether the history file currently cannot be written.
     pub history_failing: bool,
 }
 
 fn open_history(settings: &Settings) -> Result<Option<History>, JournalError> {
     settings.history_file.as_deref().map(History::open).transpose()
+}
+
+/// Opens the history at the start. A disk that fails is reported and tried again; that must not
+/// keep the host unprotected.
+fn start_history(
+    settings: &Settings,
+) -> Result<(Option<History>, Option<DiskState>), JournalError> {
+    match open_history(settings) {
+        Err(JournalError::History(path, error))
+            if files::is_disk_fault(&error)
+                || error.kind() == std::io::ErrorKind::NotFound
+                    && path.parent() == Some(&settings.state_dir) =>
+        {
+            let (history, state) = History::failing(path, &error, writer::now());
+            Ok((Some(history), Some(state)))
+        }
+        result => result.map(|history| (history, None)),
+    }
 }
 
 /// A handle to the journal; clones share it.
@@ -198,7 +250,7 @@ impl JournalHandle {
     /// # Errors
     /// The history file cannot be opened, or the thread cannot be started.
     pub fn start_with(settings: Settings, sink: Box<dyn Sink>) -> Result<Self, JournalError> {
-        let history = open_history(&settings)?;
+        let (history, state) = start_history(&settings)?;
         let (sender, items) = sync_channel(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
         let shared = Arc::new(Shared {
@@ -206,26 +258,29 @@ impl JournalHandle {
             settings: Mutex::new(settings.clone()),
             stop: AtomicBool::new(false),
             ended: Mutex::new(ended),
+            unreported: AtomicU64::new(0),
             lost: AtomicU64::new(0),
-            ever_lost: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
             held_back: AtomicU64::new(0),
             history_failing: AtomicBool::new(false),
             subscribers: Mutex::default(),
             ask: Mutex::default(),
+            progress: Mutex::default(),
         });
-        let writer = Writer {
+        let outlet = Outlet::start(Arc::clone(&shared), sink, settings.log.format)
+            .map_err(JournalError::Thread)?;
+        outlet.show_progress();
+        let mut writer = Writer {
             shared: Arc::clone(&shared),
             items,
             settings,
-            sink,
+            outlet,
             waiting: NameQueue::default(),
             history,
             limiter: Limiter::default(),
-            unwritten: 0,
-            reported_at: None,
         };
         let run = move || {
+            writer.report(state);
             writer.run();
             drop(end);
         };
@@ -273,8 +328,7 @@ impl JournalHandle {
 
     fn push(&self, item: Item) {
         if self.sender.try_send(item).is_err() {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-            self.shared.ever_lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.on_lost();
         }
     }
 
@@ -291,7 +345,9 @@ impl JournalHandle {
         let sink = sink::open(&settings.log).map_err(JournalError::Target)?;
         let is_same_file = current.history_file == settings.history_file;
         let history = if is_same_file { None } else { Some(open_history(&settings)?) };
-        let change = Reconfiguration { settings: settings.clone(), sink, history };
+        let outlet = Outlet::start(Arc::clone(&self.shared), sink, settings.log.format)
+            .map_err(JournalError::Thread)?;
+        let change = Reconfiguration { settings: settings.clone(), outlet, history };
         self.shared.reconfigurations.lock().map_err(|_| JournalError::Ended)?.push(change);
         if global::is_connected(self) {
             log::set_max_level(settings.log.level);
@@ -316,8 +372,9 @@ impl JournalHandle {
     pub fn stats(&self) -> Stats {
         Stats {
             held_back: self.shared.held_back.load(Ordering::Relaxed),
-            lost: self.shared.ever_lost.load(Ordering::Relaxed),
+            lost: self.shared.lost.load(Ordering::Relaxed),
             unwritten: self.shared.unwritten.load(Ordering::Relaxed),
+            is_hanging: self.shared.progress.lock().is_ok_and(|progress| progress.is_hanging()),
             history_failing: self.shared.history_failing.load(Ordering::Relaxed),
         }
     }

@@ -1,7 +1,7 @@
 //! Log targets: standard error, systemd's journal, syslog.
 //!
-//! Only the journal's thread uses a target. A line that cannot be written is an error that the
-//! caller counts; a write waits for a moment at most.
+//! Only the log's thread uses a target, which may hang. A line that cannot be written is an error
+//! that the caller counts.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use log::{Level, Log, Record};
+use log::{Level, Record};
 use rustix::event::{PollFd, PollFlags};
 use systemd_journal_logger::JournalLog;
 
@@ -43,12 +43,13 @@ pub trait Sink: Send {
 /// `journal` is configured by name and cannot be reached.
 pub fn open(log: &config::Log) -> io::Result<Box<dyn Sink>> {
     let connected = systemd_journal_logger::connected_to_journal();
+    let stderr = || Box::new(Stderr { format: log.format, is_journal: connected });
     Ok(match log.target {
         LogTarget::Auto if connected => match journald() {
             Ok(journal) => Box::new(journal),
-            Err(_) => Box::new(stderr(log.format, connected)),
+            Err(_) => stderr(),
         },
-        LogTarget::Auto | LogTarget::Stderr => Box::new(stderr(log.format, connected)),
+        LogTarget::Auto | LogTarget::Stderr => stderr(),
         LogTarget::Journal => Box::new(journald()?),
         LogTarget::Syslog => {
             let mut syslog = Syslog::new(PathBuf::from(DEV_LOG), log.facility);
@@ -81,28 +82,25 @@ fn record<T>(level: Level, module: &str, text: &str, with: impl FnOnce(&Record<'
 }
 
 /// Standard error: with local time on a terminal or in a file, with sd-daemon(3)'s level prefix
-/// under systemd. `systemd`: it leads to the journal, which adds the time.
-fn stderr(format: LogFormat, systemd: bool) -> env_logger::Logger {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(log::LevelFilter::Trace).target(env_logger::Target::Stderr).format(
-        move |out, record| {
-            if systemd {
-                write!(out, "<{}>", severity(record.level()))?;
-            } else if format != LogFormat::Json {
-                // A JSON object contains its time.
-                write!(out, "{} ", jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S"))?;
-            }
-            writeln!(out, "{}", record.args())
-        },
-    );
-    builder.build()
+/// under systemd.
+struct Stderr {
+    format: LogFormat,
+    /// It leads to the journal, which adds the time.
+    is_journal: bool,
 }
 
-impl Sink for env_logger::Logger {
-    fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
-        // The logger ignores errors: if standard error is closed, there is no place to report them.
-        record(level, module, text, |record| self.log(record));
-        Ok(())
+impl Sink for Stderr {
+    fn write(&mut self, level: Level, _module: &str, text: &str) -> io::Result<()> {
+        let start = if self.is_journal {
+            format!("<{}>", severity(level))
+        } else if self.format == LogFormat::Json {
+            // The object contains its time.
+            String::new()
+        } else {
+            jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S ").to_string()
+        };
+        // In one write: other processes may write there too.
+        io::stderr().write_all(format!("{start}{text}\n").as_bytes())
     }
 }
 

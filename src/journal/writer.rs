@@ -1,5 +1,5 @@
-//! The journal's thread: takes items one after the other and writes the log, the history file and
-//! events to watchers.
+//! The journal's thread: takes items one after the other, writes the history file, and sends lines
+//! to the log and events to watchers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,26 +15,20 @@ use super::format::{self, Line};
 use super::history::{DiskState, History};
 use super::limit::{Class, Limiter};
 use super::names::{HostName, NameQueue};
-use super::sink::Sink;
-use super::{Event, Item, Notice, Reconfiguration, Settings, Shared};
+use super::outlet::Outlet;
+use super::{Event, Item, MODULE, Notice, Reconfiguration, Settings, Shared};
 use crate::sys::clock;
 use crate::time::MonoTime;
-
-/// Least time between two lines about lines that could not be written.
-const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) items: Receiver<Item>,
     pub(super) settings: Settings,
-    pub(super) sink: Box<dyn Sink>,
+    pub(super) outlet: Outlet,
     /// Admitted items that wait for a name or for their turn.
     pub(super) waiting: NameQueue<Pending>,
     pub(super) history: Option<History>,
     pub(super) limiter: Limiter,
-    /// Lines that the target refused.
-    pub(super) unwritten: u64,
-    pub(super) reported_at: Option<MonoTime>,
 }
 
 /// An item to be written when its turn comes.
@@ -88,11 +82,11 @@ impl Writer {
             .map(|mut changes| std::mem::take(&mut *changes))
             .unwrap_or_default();
         for change in changes {
-            let Reconfiguration { settings, sink, history } = change;
+            let Reconfiguration { settings, outlet, history } = change;
             // Items that were admitted under the old settings are written with them.
             self.write_waiting();
             self.settings = settings;
-            self.sink = sink;
+            self.outlet.replace(outlet);
             if let Some(history) = history {
                 // Lines that wait for a failing disk go to the old file or are lost: they must not
                 // move to another file.
@@ -110,16 +104,10 @@ impl Writer {
     /// Time until something is due.
     fn next_due(&self) -> Option<Duration> {
         let now = now();
-        let complaint =
-            (self.unwritten > 0 || self.shared.lost.load(Ordering::Relaxed) > 0).then(|| {
-                self.reported_at
-                    .map_or(Duration::ZERO, |at| REPORT_EVERY.saturating_sub(now.since(at)))
-            });
         [
             self.limiter.next_due(now),
             self.waiting.next_due(now),
             self.history.as_ref().and_then(|history| history.next_due(now)),
-            complaint,
         ]
         .into_iter()
         .flatten()
@@ -243,27 +231,8 @@ impl Writer {
             .history_failing
             .store(self.history.as_ref().is_some_and(History::is_failing), Ordering::Relaxed);
         self.shared.held_back.store(self.limiter.ever_held(), Ordering::Relaxed);
-        if self.reported_at.is_none_or(|at| now.since(at) >= REPORT_EVERY) {
-            self.report_losses(now);
-        }
-    }
-
-    /// Logs how many items and lines were lost, if there are any and it can be written.
-    fn report_losses(&mut self, now: MonoTime) {
-        let lost = self.shared.lost.swap(0, Ordering::Relaxed);
-        let unwritten = std::mem::take(&mut self.unwritten);
-        if lost + unwritten == 0 {
-            return;
-        }
-        self.reported_at = Some(now);
-        let count = lost + unwritten;
-        let text = format!(
-            "{count} messages did not reach the log: it could not keep up, or refused them"
-        );
-        self.write(Level::Warn, &text);
-        if self.unwritten > 0 {
-            // This line failed as well: keep the count for the next attempt.
-            self.unwritten = count;
+        if self.shared.unreported() > 0 {
+            self.outlet.report_losses();
         }
     }
 
@@ -273,7 +242,7 @@ impl Writer {
         self.on_event(Box::new(Event { at: Timestamp::now(), notice, name: None }));
     }
 
-    fn report(&mut self, state: Option<DiskState>) {
+    pub(super) fn report(&mut self, state: Option<DiskState>) {
         if let Some((level, text)) = state {
             self.write(level, &text);
         }
@@ -286,10 +255,7 @@ impl Writer {
     }
 
     fn put(&mut self, level: Level, module: &str, text: &str) {
-        if self.sink.write(level, module, text).is_err() {
-            self.unwritten = self.unwritten.saturating_add(1);
-            self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
-        }
+        self.outlet.write(level, module, text);
     }
 
     /// Sends the event to all watchers, and removes those that are gone.
@@ -302,7 +268,7 @@ impl Writer {
         subscribers.retain(|subscriber| subscriber.offer(&line));
     }
 
-    fn end(&mut self) {
+    fn end(mut self) {
         let now = now();
         self.settings.resolve = false;
         self.write_waiting();
@@ -310,12 +276,9 @@ impl Writer {
         self.on_held_back(held);
         let state = self.history.as_mut().and_then(|history| history.flush(now));
         self.report(state);
-        self.report_losses(now);
         if let Ok(mut subscribers) = self.shared.subscribers.lock() {
             subscribers.clear();
         }
+        self.outlet.finish();
     }
 }
-
-/// The module name of events in the log.
-const MODULE: &str = "portsentry";
