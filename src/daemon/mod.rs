@@ -1,7 +1,7 @@
 //! Wiring: threads, signals, reload. The only module that knows all others.
 //!
 //! ```text
-//!   main thread (supervisor) --Command--> packet thread --Notice--> journal thread --lines--> log, history, watchers
+//!   main thread (supervisor) --Command--> packet thread --Notice--> journal thread --lines--> log thread, history, watchers
 //!        ^  signals, routes, systemd        ^ |  NFLOG, nf_tables
 //!        |                                  | +--changes--> store thread
 //!        +--Order-- control threads -Command+ +--events---> helper's thread --Order--> helper process

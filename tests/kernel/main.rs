@@ -25,6 +25,7 @@ mod daemon;
 mod decoy;
 mod defects;
 mod detect;
+mod disks;
 mod fail2ban;
 mod firewalls;
 mod flood;

@@ -458,6 +458,7 @@ fn the_files_are_where_the_configuration_has_them() {
         config.history_file.unwrap(),
         config.state_dir.join("allowed"),
         config.state_dir.join(portsentry::store::FILE),
+        config.state_dir.join(portsentry::store::COPY),
         config.control.socket,
     ];
     assert_eq!(told, set(wanted.iter().map(|path| path.to_str().unwrap())));
