@@ -25,6 +25,6 @@ pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
     AllowRow, BlockRow, Cause, Causes, Decoys, HistoryRow, Intake, Kind, Proof, Queues, Reflex,
     Refusal, Repairs, Reply, Request, Responses, Shown, Stamp, State, Status, Store, Target,
-    Watching,
+    Tracked, Watching,
 };
 pub use server::{Feed, Server};

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::table::{Align, Table};
 use crate::control::protocol::{
     AllowRow, BlockRow, Cause, HistoryRow, Proof, Reflex, Responses, Shown, Stamp, State, Status,
+    Tracked,
 };
 use crate::journal::format::{duration, printable};
 
@@ -103,6 +104,9 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     pair("slowed", status.slowed.to_string())?;
     let admins = count(status.admins, "administrator");
     pair("never block", format!("{} addresses and networks, {admins} remembered", status.allowed))?;
+    if let Some(Tracked { connections, most }) = status.tracked {
+        pair("tracked", format!("{connections} of {most} connections"))?;
+    }
     pair("sources", status.sources.to_string())?;
     pair("probes", status.probes.to_string())?;
     pair("lost", count(status.lost, "packet"))?;

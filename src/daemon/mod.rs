@@ -216,11 +216,15 @@ fn start(
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
+    let was_tracking = procfs::tracked().is_some_and(|tracked| tracked.connections > 0);
     let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
         helper.stop(false);
         store.stop();
     })?;
     status::tell_watching(&journal, config, &services.open);
+    if !was_tracking {
+        journal.notify(Notice::Warning(status::TRACKING_BEGINS.to_owned()));
+    }
     let view = SharedView::new(View::new(loaded, ruleset, protected));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let sources = status::Sources {
@@ -256,6 +260,7 @@ fn start(
         signals,
         complaints,
         services: (services, Instant::now()),
+        tracking_fills: false,
         stale: false,
     };
     Ok((supervisor, server))

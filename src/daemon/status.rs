@@ -5,13 +5,24 @@ use std::time::Instant;
 
 use super::view::SharedView;
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
-use crate::control::{Decoys, Intake, Reflex, Repairs, Responses, Status, Store, Watching};
+use crate::control::{
+    Decoys, Intake, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
+};
 use crate::helper::client::HelperClient;
 use crate::journal::{JournalHandle, Notice};
 use crate::packet::command::{Command, Figures};
 use crate::probe::{Port, Transport};
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
+use crate::sys::procfs;
+
+/// The rules of `watch` look at the state of connections, which switches the tracking on.
+pub(super) const TRACKING_BEGINS: &str = "no connection was tracked before the start; the rules have the kernel track all of them from now on: \
+     see BESIDE OTHER FIREWALLS in portsentry-rules(7) for how to leave a busy service out";
+
+/// What happens when the table is full.
+pub(super) const TRACKING_FILLS: &str = "the table of tracked connections is four fifths full; when it is full the kernel drops new connections: \
+     raise net.netfilter.nf_conntrack_max, or leave a busy service out (BESIDE OTHER FIREWALLS in portsentry-rules(7))";
 
 /// What the figures need besides the threads.
 #[derive(Clone)]
@@ -85,6 +96,10 @@ impl Sources {
         if journal.unwritten > 0 {
             warnings.push(format!("{} log lines could not be written", journal.unwritten));
         }
+        let tracked = procfs::tracked();
+        if tracked.is_some_and(procfs::Tracked::is_filling) {
+            warnings.push(TRACKING_FILLS.to_owned());
+        }
         if !self.helper.is_up() {
             warnings.push(
                 "the helper process is not running: no command is run and no name found".to_owned(),
@@ -107,6 +122,8 @@ impl Sources {
             slowed: figures.engine.slowed as u64,
             allowed: view.protected.len() as u64,
             admins: self.store.memory().admins.len() as u64,
+            tracked: tracked
+                .map(|procfs::Tracked { connections, most }| Tracked { connections, most }),
             probes: figures.engine.probes,
             lost: figures.capture.lost,
             shed: figures.taken.shed,

@@ -144,6 +144,8 @@ pub(super) struct Supervisor {
     pub complaints: Vec<String>,
     /// The services that were sent to the packet thread last, and when that was.
     pub services: (Services, Instant),
+    /// That the table of tracked connections fills was reported.
+    pub tracking_fills: bool,
     /// The packet thread may have another list than the one shown: it could not take the last one
     /// as a whole.
     pub stale: bool,
@@ -310,6 +312,10 @@ impl Supervisor {
         };
         if let Err(error) = sent {
             log::error!("{SERVICES_UNKNOWN}: {error}");
+        }
+        let is_filling = procfs::tracked().is_some_and(procfs::Tracked::is_filling);
+        if is_filling && !std::mem::replace(&mut self.tracking_fills, true) {
+            self.journal.notify(Notice::Warning(status::TRACKING_FILLS.to_owned()));
         }
         let config = Arc::clone(&self.view.lock().config);
         self.guard.has_new_login(&config)

@@ -259,6 +259,31 @@ pub enum VerdictCode {
 }
 
 impl Expr {
+    /// The kernel's name for it; `None` for one that this program never writes.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Meta { .. } => "meta",
+            Self::Payload { .. } => "payload",
+            Self::Ct { .. } => "ct",
+            Self::FibType { .. } => "fib",
+            Self::SocketTransparent { .. } => "socket",
+            Self::Random { .. } => "numgen",
+            Self::RejectTcp => "reject",
+            Self::Bitwise { .. } => "bitwise",
+            Self::Cmp { .. } => "cmp",
+            Self::Lookup { .. } => "lookup",
+            Self::Dynset { .. } => "dynset",
+            Self::Counter { .. } => "counter",
+            Self::Log { .. } => "log",
+            Self::Queue { .. } => "queue",
+            Self::Target { .. } => "target",
+            Self::LimitOver { .. } => "limit",
+            Self::Tproxy { .. } => "tproxy",
+            Self::Immediate { .. } | Self::Verdict(_) => "immediate",
+            Self::Foreign { .. } => return None,
+        })
+    }
+
     /// The same without what changes by itself: counters at zero.
     #[must_use]
     pub fn at_rest(self) -> Self {

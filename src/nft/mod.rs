@@ -28,13 +28,14 @@ pub mod element;
 pub mod encode;
 mod error;
 pub mod expr;
+pub(crate) mod feature;
 pub(crate) mod install;
 pub mod lower;
 pub mod model;
 pub(crate) mod monitor;
 mod numbers;
 pub mod plan;
-pub(crate) mod queue;
+
 #[cfg(test)]
 mod sample;
 mod schema;

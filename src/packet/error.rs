@@ -10,6 +10,8 @@ pub enum StartError {
     Capture(capture::Error),
     /// nf_tables refused.
     Nft(nft::Error),
+    /// The kernel does not have these expressions.
+    Lacks(Vec<&'static str>, nft::Error),
     /// No decoys can be had.
     Decoy(decoy::Error),
     /// Another daemon listens to what the table's rules log.
@@ -20,7 +22,8 @@ impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Capture(error) => error.fmt(f),
-            Self::Nft(error) => write!(f, "{error}{}", remedy(error)),
+            Self::Nft(error) => error.fmt(f),
+            Self::Lacks(lacking, error) => write!(f, "{error}: {}", remedy(lacking)),
             Self::Decoy(error) => error.fmt(f),
             Self::TableInUse(_) => f.write_str("another portsentry guards this host with table inet portsentry; there can be only one"),
         }
@@ -31,6 +34,8 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Capture(error) => error.source(),
+            // The kernel says "no such file" of an expression, which helps no reader.
+            Self::Lacks(..) => None,
             Self::Nft(error) => error.source(),
             Self::Decoy(error) => error.source(),
             Self::TableInUse(error) => Some(error),

@@ -19,6 +19,31 @@ pub(crate) fn boot_id() -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// How full the kernel's table of tracked connections is (nf_conntrack-sysctl.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tracked {
+    /// Connections of this network namespace.
+    pub(crate) connections: u64,
+    /// The most that the table holds.
+    pub(crate) most: u64,
+}
+
+impl Tracked {
+    /// Whether the table is four fifths full.
+    pub(crate) fn is_filling(self) -> bool {
+        self.connections.saturating_mul(5) >= self.most.saturating_mul(4)
+    }
+}
+
+/// The table of tracked connections; `None` if the kernel tracks none.
+pub(crate) fn tracked() -> Option<Tracked> {
+    let read = |name: &str| {
+        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    Some(Tracked { connections: read("count")?, most: read("max")? })
+}
+
 fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut words = text.split_whitespace();
     let (first, last) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);

@@ -14,7 +14,7 @@ use portsentry::config::Config;
 use portsentry::netlink::conntrack::{Conntrack, Ends};
 use portsentry::nft::{Connection, Element, Key, Order, Ruleset, TableOwner};
 use portsentry::ruleset::{self, SCHEMA, SetId};
-use support::daemon::{AT_DEFAULTS, Daemon};
+use support::daemon::{AT_DEFAULTS, Daemon, program};
 use support::netns::Namespace;
 use support::scene::{DEVICE, Scene};
 use support::{eventually, linux, missing};
@@ -443,6 +443,90 @@ fn a_virtual_service_of_ipvs_is_a_service() {
     assert_eq!(daemon.blocked(), Vec::<String>::new(), "{}", daemon.log());
     knock(&scene, [702]);
     wait_for_block(&daemon, SCANNER);
+}
+
+const TRACKING_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+
+#[test]
+fn connection_tracking_is_told_of_when_it_begins_and_when_its_table_fills() {
+    need!();
+    let scene = scene();
+    let listener = scene.host.enter(|| TcpListener::bind((HOST, 700)).unwrap());
+    let begins = "no connection was tracked before the start";
+    let mut daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    daemon.wait_for_log(begins);
+    let connect = || TcpStream::connect((HOST, 700)).unwrap();
+    let connections: Vec<TcpStream> = scene.scanner.enter(|| (0..8).map(|_| connect()).collect());
+    let tracked = |daemon: &Daemon<'_>| daemon.json(&["status"])["tracked"].clone();
+    let now = tracked(&daemon);
+    assert!(now["connections"].as_u64().unwrap() >= 8 && now["most"].as_u64().unwrap() > 8);
+    let shown = String::from_utf8(daemon.ctl(&["status"]).stdout).unwrap();
+    assert!(
+        shown.lines().any(|line| line.trim().starts_with("tracked") && line.contains(" of ")),
+        "{shown}"
+    );
+    // A further start changes nothing.
+    assert!(daemon.stop().success());
+    let told = daemon.log().matches(begins).count();
+    daemon.restart(AT_DEFAULTS);
+    assert_eq!((told, daemon.log().matches(begins).count()), (1, 1), "{}", daemon.log());
+    // The bound is one for all namespaces.
+    if std::env::var_os("PORTSENTRY_GUEST").is_some() {
+        let before = std::fs::read_to_string(TRACKING_MAX).unwrap();
+        std::fs::write(TRACKING_MAX, "9").unwrap();
+        daemon.wait_for_log("four fifths full");
+        let warnings = daemon.json(&["status"])["warnings"].to_string();
+        std::fs::write(TRACKING_MAX, before.trim()).unwrap();
+        assert!(warnings.contains("four fifths full"), "{warnings}");
+    }
+    drop((listener, connections));
+}
+
+/// Only in the guest, whose modules are nobody else's.
+#[test]
+fn a_missing_kernel_module_is_named_with_its_expression() {
+    if std::env::var_os("PORTSENTRY_GUEST").is_none() {
+        eprintln!("the modules of this kernel stay: nothing to try");
+        return;
+    }
+    let run = |program: &str, words: &[&str]| {
+        std::process::Command::new(program).args(words).status().unwrap().success()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    for (module, expression) in [
+        ("nft_socket", "socket"),
+        ("nft_fib_inet", "fib"),
+        ("nft_ct", "ct"),
+        ("nft_limit", "limit"),
+        ("nft_log", "log"),
+        ("nft_numgen", "numgen"),
+        ("nft_reject_inet", "reject"),
+    ] {
+        // Rules of an earlier test may still be there: the kernel removes a namespace later.
+        let is_gone = || {
+            let modules = std::fs::read_to_string("/proc/modules").unwrap();
+            let is_loaded = modules.lines().any(|line| line.starts_with(&format!("{module} ")));
+            !is_loaded || run("rmmod", &[module])
+        };
+        assert!(eventually(Duration::from_secs(20), is_gone), "{module} is in use");
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let file = format!("/lib/modules/{}/kernel/net/netfilter/{module}.ko", release.trim());
+        std::fs::rename(&file, format!("{file}.away")).unwrap();
+        let namespace = Namespace::new();
+        let path = directory.path().display();
+        let yaml = format!(
+            "state_dir: {path}/state\nhistory_file: {path}/history\ncontrol: {{ socket: {path}/s }}\n"
+        );
+        let file_of = directory.path().join("portsentry.yaml");
+        std::fs::write(&file_of, yaml).unwrap();
+        let words = ["--config", file_of.to_str().unwrap()];
+        let ended = namespace.output(&program(), &words, Duration::from_secs(30));
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{module}: {said}");
+        std::fs::rename(format!("{file}.away"), &file).unwrap();
+        assert!(said.contains(&format!("{expression} ({module}")), "{module}: {said}");
+        assert!(said.contains("linux-modules-extra"), "{said}");
+    }
 }
 
 /// Whether the daemon does what the key asks for, or reports that it cannot yet.

@@ -29,10 +29,7 @@ use portsentry::config::{Config, PortMode, PortSet};
 use portsentry::nft::element::{Element, Key};
 use portsentry::nft::lower::lower;
 use portsentry::nft::text::Form;
-use portsentry::nft::{
-    Chain, Connection, Error, Monitor, Notification, Received,
-    Ruleset,
-};
+use portsentry::nft::{Chain, Connection, Error, Monitor, Notification, Received, Ruleset};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::netns::Namespace;
 use support::{eventually, expressions, linux};

@@ -39,6 +39,7 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   blocked      3: 1 proven, 1 unproven, 1 by order
   slowed       2
   never block  5 addresses and networks, 2 administrators remembered
+  tracked      812 of 262144 connections
   sources      12
   probes       4711
   lost         1 packet

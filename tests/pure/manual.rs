@@ -23,7 +23,7 @@ use portsentry::config::{
 use portsentry::control::protocol::line;
 use portsentry::control::{
     AllowRow, BlockRow, Cause, Causes, HistoryRow, Proof, Queues, Reflex, Reply, Shown, Stamp,
-    State, Status, Target, Watching,
+    State, Status, Target, Tracked, Watching,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -687,6 +687,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         reflex: Some(Reflex::default()),
         queues: Some(Queues::default()),
         causes: Some(Causes::default()),
+        tracked: Some(Tracked::default()),
         ..Status::default()
     };
     let history = HistoryRow {

@@ -27,7 +27,7 @@ pub struct Daemon<'a> {
 
 /// The daemon under test: of this build, or the one in `PORTSENTRY_PROGRAM` (the release build,
 /// where speed counts).
-fn program() -> String {
+pub fn program() -> String {
     std::env::var("PORTSENTRY_PROGRAM")
         .unwrap_or_else(|_| env!("CARGO_BIN_EXE_portsentry").to_owned())
 }

@@ -18,7 +18,7 @@ pub use reply::{AllowRow, BlockRow, Cause, HistoryRow, Proof, ROWS_PER_LINE, Rep
 pub use request::{REASON_MAX, REQUEST_MAX, Request};
 pub use stamp::Stamp;
 pub use status::{
-    Causes, Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Watching,
+    Causes, Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
 };
 pub use target::{NoTarget, Target};
 

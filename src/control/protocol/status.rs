@@ -26,6 +26,9 @@ pub struct Status {
     pub slowed: u64,
     /// Entries of the list of what is never blocked.
     pub allowed: u64,
+    /// The kernel's table of tracked connections; null: it tracks none.
+    #[serde(default)]
+    pub tracked: Option<Tracked>,
     /// Administrators who are remembered, connected or not.
     #[serde(default)]
     pub admins: u64,
@@ -70,6 +73,15 @@ pub struct Status {
     pub pid: u32,
     /// Warnings to the administrator.
     pub warnings: Vec<String>,
+}
+
+/// The kernel's table of tracked connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tracked {
+    /// Connections in it.
+    pub connections: u64,
+    /// The most that it holds.
+    pub most: u64,
 }
 
 /// Blocks in force, by their cause.

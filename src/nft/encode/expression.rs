@@ -12,25 +12,8 @@ use crate::nft::numbers::{
 /// Name and data of an expression.
 pub(super) fn expression(out: &mut Writer, expr: &Expr) {
     let name = match expr {
-        Expr::Meta { .. } => "meta",
-        Expr::Payload { .. } => "payload",
-        Expr::Ct { .. } => "ct",
-        Expr::FibType { .. } => "fib",
-        Expr::SocketTransparent { .. } => "socket",
-        Expr::Random { .. } => "numgen",
-        Expr::RejectTcp => "reject",
-        Expr::Bitwise { .. } => "bitwise",
-        Expr::Cmp { .. } => "cmp",
-        Expr::Lookup { .. } => "lookup",
-        Expr::Dynset { .. } => "dynset",
-        Expr::Counter { .. } => "counter",
-        Expr::Log { .. } => "log",
-        Expr::Queue { .. } => "queue",
-        Expr::Target { .. } => "target",
-        Expr::LimitOver { .. } => "limit",
-        Expr::Tproxy { .. } => "tproxy",
-        Expr::Immediate { .. } | Expr::Verdict(_) => "immediate",
         Expr::Foreign { name, .. } => name,
+        ours => ours.name().unwrap_or_default(),
     };
     out.attr_str(attr::EXPR_NAME, name);
     let nest = out.begin_nest(attr::EXPR_DATA);

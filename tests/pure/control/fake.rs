@@ -12,7 +12,7 @@ use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow, Intake,
     Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, State, Status, Store, Target,
-    Watching, listen,
+    Tracked, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::sink::Sink;
@@ -111,6 +111,7 @@ impl Handler for FakeHandler {
         match request {
             Request::Status {} => Reply::Status(Box::new(Status {
                 admins: 2,
+                tracked: Some(Tracked { connections: 812, most: 262_144 }),
                 responses: Responses { commands: 3, failed: 1, dropped: 2 },
                 mode: "enforce".into(),
                 capture: "nflog".into(),

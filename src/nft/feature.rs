@@ -1,6 +1,6 @@
-//! How this kernel can queue packets: found by trying, never assumed from its version.
+//! What this kernel can do: found by trying, never assumed from its version.
 //!
-//! A rule with each expression is added to a table of its own, in a transaction whose last message
+//! A rule with the expressions in question is added to a table of its own, in a transaction whose last message
 //! must fail: the kernel checks the rule, loads the modules it needs, and reverts everything
 //! (net/netfilter/nfnetlink.c, `nfnetlink_rcv_batch`). Nothing is ever committed, no notification
 //! is sent, and no other table is touched.
@@ -11,7 +11,7 @@ use super::conn::Connection;
 use super::error::Error;
 use super::expr::Expr;
 use super::lower::lower;
-use super::model::{Chain, QueueBy, Rule, Statement};
+use super::model::{Chain, QueueBy, Rule, Ruleset, Statement};
 use super::numbers::{attr, message};
 use crate::netlink::message::NLM_F_ACK;
 
@@ -32,6 +32,33 @@ impl Connection {
             }
         }
         Ok(None)
+    }
+
+    /// The names of the expressions of these rules that the kernel does not have, each once.
+    ///
+    /// # Errors
+    /// As [`Connection::queue_by`].
+    pub fn lacking(&mut self, ruleset: &Ruleset) -> Result<Vec<&'static str>, Error> {
+        let rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        // Sets and chains, which others name, are not there.
+        let alone = |expr: &Expr| {
+            !matches!(expr, Expr::Lookup { .. } | Expr::Dynset { .. } | Expr::Verdict(_))
+        };
+        let mut expressions: Vec<(&'static str, Expr)> = Vec::new();
+        for expr in rules.flat_map(lower).filter(alone) {
+            if let Some(name) = expr.name()
+                && expressions.iter().all(|(known, _)| *known != name)
+            {
+                expressions.push((name, expr));
+            }
+        }
+        let mut lacking = Vec::new();
+        for (name, expr) in expressions {
+            if !self.accepts(&[expr])? {
+                lacking.push(name);
+            }
+        }
+        Ok(lacking)
     }
 
     /// Whether the kernel accepts a rule of these expressions.
@@ -58,7 +85,7 @@ impl Connection {
             // Not about the rule: missing rights, for one.
             Some(failure) => Err(Error::Apply {
                 verb: "try",
-                object: "a rule that queues".to_owned(),
+                object: "a rule".to_owned(),
                 errno: failure.errno,
                 message: None,
             }),
