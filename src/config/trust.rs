@@ -108,6 +108,6 @@ fn check(facts: &Facts, what: &str, name: &str, faults: &mut Vec<Fault>) {
 }
 
 /// A name quoted for the shell.
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("'{}'", name.replace('\'', "'\\''"))
 }

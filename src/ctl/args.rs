@@ -111,8 +111,9 @@ pub struct Import {
     /// Write to standard output instead.
     #[arg(long)]
     pub print: bool,
-    /// The settings of the init script, with TCP_MODE and UDP_MODE; without it,
-    /// /etc/default/portsentry, if it exists.
+    /// The settings of the init script, with TCP_MODE, PORTSENTRY_MODES or the like; without it the
+    /// first that exists of /etc/default/portsentry, /etc/conf.d/portsentry,
+    /// /etc/sysconfig/portsentry, and portsentry.modes beside the configuration.
     #[arg(long = "default", value_name = "FILE")]
     pub defaults: Option<PathBuf>,
     /// A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp

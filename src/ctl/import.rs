@@ -16,7 +16,7 @@ use super::args::Import;
 use super::failure::Failure;
 use super::run::document;
 use super::status;
-use crate::config::classic::{self, DEFAULT_MODES, Modes, Source};
+use crate::config::classic::{self, DEFAULT_MODES, MODES_FILE, Modes, Source};
 use crate::config::{self, DEFAULT_PATH, Finding, Refused};
 use crate::journal::format::{printable, printable_lines};
 use crate::sys::{files, replace};
@@ -92,12 +92,25 @@ fn translate(
         Ok(Source { name: path.to_owned(), bytes })
     };
     let config = source(&options.file).map_err(|error| unreadable(&options.file, &error))?;
-    let path = options.defaults.as_deref().unwrap_or(Path::new(DEFAULT_MODES));
-    let defaults = match source(path) {
-        Ok(source) => Some(source),
-        Err(error) if error.kind() == ErrorKind::NotFound && options.defaults.is_none() => None,
-        Err(error) => return Err(unreadable(path, &error)),
+    let places = match &options.defaults {
+        Some(path) => vec![path.clone()],
+        None => DEFAULT_MODES
+            .iter()
+            .map(PathBuf::from)
+            .chain([options.file.with_file_name(MODES_FILE)])
+            .collect(),
     };
+    let mut defaults = None;
+    for path in places {
+        match source(&path) {
+            Ok(found) => {
+                defaults = Some(found);
+                break;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && options.defaults.is_none() => {}
+            Err(error) => return Err(unreadable(&path, &error)),
+        }
+    }
     let refused_later = RefCell::new(Vec::new());
     let ignore = |path: &Path| ignore_files(path, &options.file, &refused_later);
     let import = classic::import(&classic::Request {

@@ -154,8 +154,15 @@ fn the_upstream_file_of_1_2_is_taken_over() {
     assert!(config.respond.hosts_deny.enabled);
     assert_eq!(config.respond.hosts_deny.line, "ALL: {target}");
     assert_eq!(config.ignore_file, Some(host.file("portsentry.ignore")));
-    assert_eq!(config.history_file, Some(host.file("portsentry.history")));
-    assert_eq!(config.blocked_file, Some(host.file("portsentry.blocked")));
+    assert_eq!(config.history_file, Config::default().history_file);
+    assert_eq!(
+        config.blocked_file.as_deref(),
+        Some(Path::new("/var/lib/portsentry/portsentry.blocked"))
+    );
+    assert!(
+        err.contains(&format!("cp -p '{}' ", host.file("portsentry.history").display())),
+        "{err}"
+    );
     assert_eq!(config.allow, Config::default().allow, "the ignore file is read where it lies");
     let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
     assert_eq!(
@@ -236,7 +243,11 @@ fn the_file_of_2_x_is_taken_over() {
     assert_eq!(config.udp.ports.to_string(), "7, 9, 13, 19, 111, 389, 513, 517-518");
     assert_eq!((config.tcp.action, config.udp.action), (ProtocolAction::Log, ProtocolAction::Log));
     assert_eq!((config.scan_trigger, config.respond.hosts_deny.enabled), (0, false));
-    assert_eq!(config.history_file.as_deref(), Some(Path::new("/var/log/portsentry.log")));
+    assert_eq!(config.history_file, Config::default().history_file);
+    assert!(
+        err.contains("HISTORY_FILE lies outside") && err.contains("/var/log/portsentry.log"),
+        "{err}"
+    );
     assert!(err.contains("ignore file") && err.contains("is not there"), "{err}");
     assert_eq!(
         config.blocked_file.as_deref(),
@@ -246,6 +257,85 @@ fn the_file_of_2_x_is_taken_over() {
         err.contains("BLOCKED_FILE lies in /tmp") && yaml.contains("not in /tmp, where everybody"),
         "{err}"
     );
+}
+
+#[test]
+fn of_a_key_that_stands_twice_1_2_takes_the_first_and_2_x_the_last() {
+    let twice = "TCP_PORTS=\"1,2\"\nBLOCK_TCP=\"0\"\nTCP_PORTS=\"3\"\nBLOCK_TCP=\"1\"\n";
+    let (config, told) = becomes(twice);
+    assert_eq!((config.tcp.ports, config.tcp.action), (PortSet::of(&[3]), ProtocolAction::Block));
+    assert!(told.contains(":4:1: warning: BLOCK_TCP is there already") && told.contains("2.x"));
+    let (config, told) = becomes(&format!("{twice}ADVANCED_PORTS_TCP=\"1024\"\n"));
+    assert_eq!((config.tcp.ports, config.tcp.action), (PortSet::range(1, 2), ProtocolAction::Log));
+    assert!(told.contains("the first one, in line 2, counts"), "{told}");
+}
+
+#[test]
+fn a_line_with_a_leading_blank_is_not_taken_over_and_reported() {
+    let (config, told) = becomes("TCP_PORTS=\"1\"\n BLOCK_TCP=\"1\"\n\tPORT_BANNER=\"x\"\n");
+    assert_eq!((config.tcp.action, config.respond.banner.as_str()), (ProtocolAction::Log, ""));
+    for line in ["portsentry.conf:2:1: warning:", "portsentry.conf:3:1: warning:"] {
+        assert!(told.contains(line) && told.contains("does not read it"), "{told}");
+    }
+}
+
+#[test]
+fn the_modes_in_the_files_of_init_scripts_are_taken_over() {
+    use PortMode::{Advanced, Connect, Off, Stealth};
+    // File beside the configuration or given, modes, and what is reported.
+    let rows: &[(&str, (PortMode, PortMode), &str)] = &[
+        ("TCP_MODE=\"stcp\"\nUDP_MODE=\"audp\"\n", (Stealth, Advanced), ""),
+        // Gentoo's of 1.2.
+        ("PORTSENTRY_MODES=\"tcp sudp\"\n", (Connect, Stealth), ""),
+        (
+            "PORTSENTRY_MODES=\"udp tcp stcp atcp sudp audp\"\n",
+            (Advanced, Advanced),
+            "more than one",
+        ),
+        ("PORTSENTRY_MODES=\"atcp\"\n", (Advanced, Off), ""),
+        // Gentoo's of 2.x.
+        (
+            "PORTSENTRY_OPTS=\"--connect -i eth0\"\n",
+            (Connect, Connect),
+            "`-i eth0` of PORTSENTRY_OPTS",
+        ),
+        ("PORTSENTRY_OPTS=\"--logoutput syslog\"\n", (Stealth, Stealth), "log: {target: syslog}"),
+        // PLD's: an advanced mode turns the others of its protocol off.
+        (
+            "PORTSENTRY_TCP=\"true\"\nPORTSENTRY_UDP=\"false\"\nPORTSENTRY_STCP=\"no\"\nPORTSENTRY_SUDP=\"yes\"\nPORTSENTRY_ATCP=\"true\"\nPORTSENTRY_AUDP=\"false\"\n",
+            (Advanced, Stealth),
+            "",
+        ),
+        // RPM packages': words.
+        ("# the modes\ntcp # connect\nudp\n", (Connect, Connect), ""),
+        ("stcp audp\n", (Stealth, Advanced), ""),
+    ];
+    let ports = "TCP_PORTS=\"1\"\nUDP_PORTS=\"1\"\nBLOCKED_FILE=\"/var/lib/portsentry/b\"\n";
+    for (settings, modes, told) in rows {
+        let host = Host::new();
+        host.write("portsentry.conf", ports);
+        host.write("default", settings);
+        let (config, yaml, err) = host.taken_over(&[]);
+        assert_eq!((config.tcp.mode, config.udp.mode), *modes, "{settings}\n{err}");
+        assert!(err.contains(told) && (!told.is_empty() || !err.contains("default:")), "{err}");
+        assert!(yaml.contains("default:"), "{yaml}");
+    }
+    // Without --default, the file beside the configuration, where this machine has no other.
+    let others = ["/etc/default", "/etc/conf.d", "/etc/sysconfig"];
+    if others.iter().all(|directory| !Path::new(directory).join("portsentry").exists()) {
+        let host = Host::new();
+        host.write("portsentry.conf", ports);
+        host.write("portsentry.modes", "atcp\n");
+        let words = ["portsentryctl", "import", "--print"].map(OsString::from);
+        let ran = run(words.into_iter().chain([host.file("portsentry.conf").into()]).collect());
+        assert!(ran.status == 0 && ran.out.contains("portsentry.modes:1 atcp"), "{}", ran.out);
+        assert!(ran.out.contains("mode: advanced"), "{}", ran.out);
+    }
+    let host = Host::new();
+    host.write("portsentry.conf", ports);
+    host.write("default", "PORTSENTRY_MODES=\"xtcp\"\n");
+    let ran = host.import(&["--print"]);
+    assert!(ran.status == 78 && ran.err.contains("`xtcp`, which is no mode"), "{}", ran.err);
 }
 
 #[test]

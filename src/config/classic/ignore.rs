@@ -2,11 +2,15 @@
 //! masked. Pure.
 //!
 //! Handles CR LF and a last line without its line end. Host names are refused, never looked up: the
-//! name's owner would decide which address is never blocked.
+//! name's owner would decide which address is never blocked. Netmasks in dotted form are read as
+//! PortSentry 1.2 read them, though the comment in its own file recommends them: behind a slash
+//! they exempt nothing, behind a blank they are a comment. Each is a warning with the network in
+//! CIDR form.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::super::diagnostic::{Finding, Findings, Place, Severity, shown};
 use super::super::values;
@@ -53,7 +57,13 @@ pub fn parse(bytes: &[u8], name: &Path) -> List {
         let behind = before_comment.get(start + word.len()..).unwrap_or_default();
         if let Some(other) = behind.split_whitespace().next() {
             let at = place(start + word.len() + (behind.len() - behind.trim_start().len()));
-            if values::network(other).is_ok() {
+            if let Some(network) = with_netmask(word, other) {
+                findings.warning(
+                    at,
+                    format!("the netmask `{other}` behind the address is taken as a comment, as PortSentry 1.2 did: {word} alone is exempt"),
+                    format!("write {network} if the network is meant"),
+                );
+            } else if values::network(other).is_ok() {
                 findings.error(
                     at,
                     format!("a second address, `{}`, stands in this line", shown(other)),
@@ -64,6 +74,15 @@ pub fn parse(bytes: &[u8], name: &Path) -> List {
                     format!("`{}` behind the address is taken as a comment", shown(behind.trim()));
                 findings.warning(at, message, "begin a comment with #");
             }
+        }
+        let masked = word.split_once('/').and_then(|(address, mask)| with_netmask(address, mask));
+        if let Some(network) = masked {
+            findings.warning(
+                place(start),
+                format!("`{word}` has a netmask, where PortSentry 1.2 reads a number of bits: as there, the line exempts nothing"),
+                format!("write {network}"),
+            );
+            continue;
         }
         match values::network(word) {
             Err((message, remedy)) => findings.error(place(start), message, remedy),
@@ -76,6 +95,14 @@ pub fn parse(bytes: &[u8], name: &Path) -> List {
         }
     }
     List { entries, findings: findings.finish() }
+}
+
+/// The network of an IPv4 address and a netmask such as 255.255.255.252.
+fn with_netmask(address: &str, mask: &str) -> Option<Ipv4Net> {
+    let (address, mask): (Ipv4Addr, Ipv4Addr) = (address.parse().ok()?, mask.parse().ok()?);
+    // An address whose leading bits happen to be ones is no netmask: 192.0.0.0.
+    let network = Ipv4Net::with_netmask(address, mask).ok().filter(|_| mask.octets()[0] == 255)?;
+    Some(network.trunc())
 }
 
 #[cfg(test)]
@@ -137,6 +164,21 @@ mod tests {
             "a comment without its # was fine before"
         );
         assert_eq!(list.entries.len(), 3, "what can be read is there");
+    }
+
+    #[test]
+    fn a_netmask_behind_an_address_is_read_as_the_old_program_did() {
+        let list = parse(
+            b"192.0.2.5 255.255.255.252\n198.51.100.4/255.255.255.252\n203.0.113.1\n",
+            Path::new("i"),
+        );
+        let networks: Vec<_> = list.entries.iter().map(|entry| entry.network.to_string()).collect();
+        assert_eq!(networks, ["192.0.2.5/32", "203.0.113.1/32"]);
+        let told: Vec<_> = list.findings.iter().map(ToString::to_string).collect();
+        assert!(list.is_sound() && told.len() == 2, "{told:?}");
+        assert!(told[0].starts_with("i:1:11: warning:") && told[0].contains("write 192.0.2.4/30"));
+        assert!(told[1].starts_with("i:2:1: warning:") && told[1].contains("198.51.100.4/30"));
+        assert!(!parse(b"192.0.2.1 192.0.0.0\n", Path::new("i")).is_sound(), "an address");
     }
 
     proptest! {

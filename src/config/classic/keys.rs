@@ -25,8 +25,25 @@ pub(in crate::config) const KEYS: &[(&str, &str)] = &[
 /// The keys with a command or a line in which `$TARGET$`, `$PORT$` and `$MODE$` are replaced.
 pub(super) const WITH_MACROS: &[&str] = &["KILL_ROUTE", "KILL_HOSTS_DENY", "KILL_RUN_CMD"];
 
-/// The variables of `/etc/default/portsentry` with their equivalents.
-pub(super) const DEFAULTS: &[(&str, &str)] = &[("TCP_MODE", "tcp.mode"), ("UDP_MODE", "udp.mode")];
+/// The variables in the files of init scripts, with their equivalents.
+pub(super) const DEFAULTS: &[(&str, &str)] = &[
+    // Debian: /etc/default/portsentry.
+    ("TCP_MODE", "tcp.mode"),
+    ("UDP_MODE", "udp.mode"),
+    // Gentoo: /etc/conf.d/portsentry, of 1.2 and of 2.x.
+    ("PORTSENTRY_MODES", "tcp.mode"),
+    (OPTIONS, "tcp.mode"),
+    // PLD: /etc/sysconfig/portsentry, a switch for each mode.
+    ("PORTSENTRY_TCP", "tcp.mode"),
+    ("PORTSENTRY_STCP", "tcp.mode"),
+    ("PORTSENTRY_ATCP", "tcp.mode"),
+    ("PORTSENTRY_UDP", "udp.mode"),
+    ("PORTSENTRY_SUDP", "udp.mode"),
+    ("PORTSENTRY_AUDP", "udp.mode"),
+];
+
+/// The command line of 2.x in Gentoo's file; all other variables are 1.2's.
+pub(super) const OPTIONS: &str = "PORTSENTRY_OPTS";
 
 /// The macros of 1.2 and 2.x, with their names here.
 pub(super) const MACROS: &[(&str, &str)] =

@@ -23,14 +23,18 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Finding, Findings, Severity};
 use super::{PortMode, Refused};
-use parse::{config, defaults, lines_of, text_of};
+use parse::{Edition, config, defaults, lines_of, text_of};
 use translate::{DIFFERENCES, Translator};
 
 pub(super) use keys::KEYS;
 pub use mode::ClassicMode;
 
-/// Settings of Debian's init script.
-pub const DEFAULT_MODES: &str = "/etc/default/portsentry";
+/// The settings of init scripts: Debian's, Gentoo's, PLD's.
+pub const DEFAULT_MODES: &[&str] =
+    &["/etc/default/portsentry", "/etc/conf.d/portsentry", "/etc/sysconfig/portsentry"];
+
+/// The modes in RPM packages, beside the configuration.
+pub const MODES_FILE: &str = "portsentry.modes";
 
 /// A file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,7 @@ pub type Ignore = Result<Vec<Source>, String>;
 pub struct Request<'r> {
     /// The configuration file.
     pub config: &'r Source,
-    /// `/etc/default/portsentry`, if there is one.
+    /// The settings of the init script, if there are any.
     pub defaults: Option<&'r Source>,
     /// Modes given on the command line; they override those of `defaults`.
     pub modes: Modes,
@@ -105,16 +109,18 @@ pub fn import(request: &Request<'_>) -> Result<Import, Refused> {
     let text = text_of(&request.config.bytes);
     let lines = lines_of(&text);
     let mut findings = Findings::of_lines(&request.config.name, lines.clone());
-    let entries = config(&lines, &mut findings);
 
     let defaults_text = request.defaults.map(|source| text_of(&source.bytes)).unwrap_or_default();
     let defaults_lines = lines_of(&defaults_text);
     let defaults_name = request.defaults.map_or(Path::new(""), |source| &source.name);
     let mut defaults_findings = Findings::of_lines(defaults_name, defaults_lines.clone());
-    let default_entries = defaults(&defaults_lines, &mut defaults_findings);
+    let settings = defaults(&defaults_lines, &mut defaults_findings);
+    let edition = if settings.is_1_2() { Edition::One } else { Edition::of(&lines) };
+    let entries = config(&lines, edition, &mut findings);
 
+    let old = translate::Old { edition, entries: &entries, settings: &settings };
     let Translator { document, findings, ignored, sources, .. } =
-        Translator::run(request, &entries, findings, &default_entries, &mut defaults_findings);
+        Translator::run(request, old, findings, &mut defaults_findings);
     let mut all = findings.finish();
     all.extend(defaults_findings.finish());
     all.extend(ignored);

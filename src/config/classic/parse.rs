@@ -2,14 +2,16 @@
 //! findings.
 //!
 //! The rules are those of 1.2 and 2.x: `KEY="value"`, blanks around `=`, comments have `#` in
-//! column 1, the first line of a key wins. A damaged line that both programs misread or ignore is
-//! an error here.
+//! column 1; of two lines with the same key 1.2 takes the first, 2.x the last ([`Edition`]). A line
+//! that begins with a blank is not read. Any other damaged line that both programs misread or ignore
+//! is an error here.
 
 use std::collections::BTreeMap;
 
 use super::super::diagnostic::{Findings, Place, is_plain, shown};
 use super::super::nearest::nearest;
-use super::keys::{DEFAULTS, KEYS, MACROS, WITH_MACROS};
+use super::Modes;
+use super::keys::{DEFAULTS, KEYS, MACROS, OPTIONS, WITH_MACROS};
 
 /// Bytes of a line that the old programs read at once (their buffer of 1024 less its NUL); the rest
 /// became another line.
@@ -33,6 +35,40 @@ impl Entry {
     pub(super) fn at(&self, offset: usize) -> Place {
         Place { line: self.place.line, ..Place::in_line(0, &self.text, self.start + offset) }
     }
+}
+
+/// Whose file it is. 2.x has no `ADVANCED_*` keys and does not start with one; every edition of
+/// 1.2's file has them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Edition {
+    /// PortSentry 1.2.
+    One,
+    /// PortSentry 2.x.
+    Two,
+}
+
+impl Edition {
+    /// The edition of a configuration file with these lines.
+    pub(super) fn of(lines: &[&str]) -> Self {
+        if lines.iter().any(|line| line.starts_with("ADVANCED_")) { Self::One } else { Self::Two }
+    }
+
+    /// Which of two lines with the same key counts.
+    fn of_two(self) -> OfTwo {
+        match self {
+            Self::One => OfTwo::First,
+            Self::Two => OfTwo::Last("as PortSentry 2.x reads it; 1.2 would take the first"),
+        }
+    }
+}
+
+/// Which of two lines with the same key counts.
+#[derive(Debug, Clone, Copy)]
+enum OfTwo {
+    /// The first.
+    First,
+    /// The last, and why.
+    Last(&'static str),
 }
 
 /// The entries of a file by key.
@@ -65,7 +101,7 @@ struct Line<'l> {
 }
 
 /// The entries of a configuration file.
-pub(super) fn config(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
+pub(super) fn config(lines: &[&str], edition: Edition, findings: &mut Findings<'_>) -> Entries {
     let mut entries = Entries::new();
     for (at, line) in lines.iter().enumerate() {
         if line.starts_with('#') || line.trim().is_empty() {
@@ -81,6 +117,14 @@ pub(super) fn config(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
             );
             continue;
         }
+        if content.len() < line.len() {
+            findings.warning(
+                place(0),
+                "the line begins with a blank: PortSentry 1.2 does not read it, and 2.x does not start with it",
+                "it is not taken over; remove the blank and import again if it is meant",
+            );
+            continue;
+        }
         match split(line) {
             Err((at, message, remedy)) => findings.error(place(at), message, remedy),
             Ok(found) => {
@@ -91,21 +135,20 @@ pub(super) fn config(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
                         "all of it is taken over",
                     );
                 }
-                add(&mut entries, KEYS, (at + 1, line), found, false, findings);
+                add(&mut entries, KEYS, (at + 1, line), found, edition.of_two(), findings);
             }
         }
     }
     entries
 }
 
-/// Adds a line to the entries. Of two lines with the same key the first counts; `as_shell` the last,
-/// as a shell reads them.
+/// Adds a line to the entries.
 fn add(
     entries: &mut Entries,
     keys: &'static [(&'static str, &'static str)],
     (number, line): (usize, &str),
     found: Line<'_>,
-    as_shell: bool,
+    of_two: OfTwo,
     findings: &mut Findings<'_>,
 ) {
     let place = |byte| Place::in_line(number, line, byte);
@@ -134,13 +177,12 @@ fn add(
     }
     if let Some(before) = entries.get(key) {
         let line = before.place.line;
-        let which = if as_shell {
-            format!("this one counts, as a shell reads it; remove line {line}")
-        } else {
-            format!("the first one, in line {line}, counts; remove this line")
+        let which = match of_two {
+            OfTwo::Last(why) => format!("this one counts, {why}; remove line {line}"),
+            OfTwo::First => format!("the first one, in line {line}, counts; remove this line"),
         };
         findings.warning(place(0), format!("{key} is there already"), which);
-        if !as_shell {
+        if matches!(of_two, OfTwo::First) {
             return;
         }
     }
@@ -171,13 +213,6 @@ fn undamaged<'v>(key: &str, value: &'v str) -> Result<&'v str, Wrong> {
 
 /// Splits a line into key and value.
 fn split(line: &str) -> Result<Line<'_>, Wrong> {
-    if line.starts_with(char::is_whitespace) {
-        return wrong(
-            0,
-            "the line begins with a blank: the old programs do not read it",
-            "remove the blank, or the line",
-        );
-    }
     let key_end = line.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(line.len());
     let (key, rest) = line.split_at(key_end);
     let after = rest.trim_start_matches([' ', '\t']);
@@ -258,12 +293,39 @@ fn damaged_macro(value: &str) -> Option<Wrong> {
     None
 }
 
-/// The variables of `/etc/default/portsentry`, as far as they can be read without a shell.
-pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
-    let mut entries = Entries::new();
+/// The settings of an init script.
+#[derive(Debug, Default)]
+pub(super) struct Defaults {
+    /// The variables, as far as they can be read without a shell.
+    pub(super) entries: Entries,
+    /// The modes of a file without variables, as RPM packages have it (`portsentry.modes`): words,
+    /// and `#` before comments.
+    pub(super) words: Vec<Entry>,
+}
+
+impl Defaults {
+    /// Whether they are for PortSentry 1.2: 2.x has no modes but --connect and --stealth.
+    pub(super) fn is_1_2(&self) -> bool {
+        !self.words.is_empty() || self.entries.keys().any(|key| *key != OPTIONS)
+    }
+}
+
+/// The settings in a file of an init script.
+pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Defaults {
+    let (mut entries, mut words) = (Entries::new(), Vec::new());
     for (at, line) in lines.iter().enumerate() {
         let assignment = line.trim();
         if assignment.is_empty() || assignment.starts_with('#') {
+            continue;
+        }
+        let content = line.split('#').next().unwrap_or_default();
+        if content.split_whitespace().all(|word| Modes::of_word(word).is_some()) {
+            words.extend(content.split_whitespace().map(|word| Entry {
+                value: Some(word.to_owned()),
+                place: Place::in_line(at + 1, line, 0),
+                start: content.len() - content.trim_start().len(),
+                text: line.trim_end().to_owned(),
+            }));
             continue;
         }
         let place = Place::in_line(at + 1, line, 0);
@@ -275,7 +337,7 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
             findings.warning(
                 place,
                 "this is no assignment",
-                "only TCP_MODE=\"...\" and UDP_MODE=\"...\" are read; the line is not taken over",
+                "only TCP_MODE=\"...\", PORTSENTRY_MODES=\"...\" and the like are read; the line is not taken over",
             );
             continue;
         };
@@ -304,9 +366,10 @@ pub(super) fn defaults(lines: &[&str], findings: &mut Findings<'_>) -> Entries {
             ),
         };
         let found = Line { key, start, value };
-        add(&mut entries, DEFAULTS, (at + 1, line), found, true, findings);
+        let of_two = OfTwo::Last("as a shell reads it");
+        add(&mut entries, DEFAULTS, (at + 1, line), found, of_two, findings);
     }
-    entries
+    Defaults { entries, words }
 }
 
 /// Whether at most a comment follows a value.
@@ -323,7 +386,7 @@ mod tests {
     fn read(text: &str) -> (Entries, Vec<String>) {
         let lines = lines_of(text);
         let mut findings = Findings::of_lines(Path::new("f"), lines.clone());
-        let entries = config(&lines, &mut findings);
+        let entries = config(&lines, Edition::of(&lines), &mut findings);
         let told = findings
             .finish()
             .iter()
@@ -356,14 +419,32 @@ mod tests {
 
     #[test]
     fn of_two_lines_the_first_counts_and_the_second_is_a_finding() {
-        let (entries, told) = read("BLOCK_TCP=\"1\"\nBLOCK_TCP=\"0\"\n");
+        let text = "BLOCK_TCP=\"1\"\nBLOCK_TCP=\"0\"\n";
+        let (entries, told) = read(&format!("{text}ADVANCED_PORTS_TCP=\"1024\"\n"));
         assert_eq!(entries["BLOCK_TCP"].value.as_deref(), Some("1"));
         assert_eq!(told, ["2:1 warning BLOCK_TCP is there already"]);
     }
 
     #[test]
+    fn of_two_lines_of_2_x_the_last_counts_and_is_a_finding() {
+        let (entries, told) = read("BLOCK_TCP=\"1\"\nBLOCK_TCP=\"0\"\n");
+        assert_eq!(entries["BLOCK_TCP"].value.as_deref(), Some("0"));
+        assert_eq!(told, ["2:1 warning BLOCK_TCP is there already"]);
+    }
+
+    #[test]
+    fn a_line_with_a_leading_blank_is_not_read_and_is_a_finding() {
+        let (entries, told) =
+            read(" BLOCK_UDP=\"1\"\n\tBLOCK_TCP=\"1\"\n  and so on\nBLOCK_UDP=\"0\"\n");
+        assert_eq!(entries["BLOCK_UDP"].value.as_deref(), Some("0"));
+        assert_eq!(entries.len(), 1);
+        let places: Vec<_> = told.iter().map(|line| line.split_once(" the ").unwrap().0).collect();
+        assert_eq!(places, ["1:1 warning", "2:1 warning", "3:1 warning"], "{told:?}");
+    }
+
+    #[test]
     fn each_damaged_line_is_a_finding_at_its_place() {
-        let text = "TCP_PORTS=\"1,2\n3,4\"\nBLOCK_TCP=1\n BLOCK_UDP=\"1\"\nSCAN_TRIGGER=\"0\" 1\nKILL_ROUTE=\"route $ TARGET $\"\nKILL_RUN_CMD=\"/bin/x $target$ $PORT\"\nBLOCKED_FILE=\u{201c}/x\u{201d}\n";
+        let text = "TCP_PORTS=\"1,2\n3,4\"\nBLOCK_TCP=1\nBLOCK_UDP \"1\"\nSCAN_TRIGGER=\"0\" 1\nKILL_ROUTE=\"route $ TARGET $\"\nKILL_RUN_CMD=\"/bin/x $target$ $PORT\"\nBLOCKED_FILE=\u{201c}/x\u{201d}\n";
         let (_, told) = read(text);
         let places: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap()).collect();
         assert_eq!(
@@ -386,7 +467,7 @@ mod tests {
         let text = "# c\nTCP_MODE=\"tcp\"\nexport UDP_MODE=sudp # x\nTCP_MODE='atcp'\nDAEMON_ARGS=\"$(x)\"\nif true; then\n";
         let lines = lines_of(text);
         let mut findings = Findings::of_lines(Path::new("f"), lines.clone());
-        let entries = defaults(&lines, &mut findings);
+        let entries = defaults(&lines, &mut findings).entries;
         assert_eq!(entries["TCP_MODE"].value.as_deref(), Some("atcp"));
         assert_eq!(entries["UDP_MODE"].value.as_deref(), Some("sudp"));
         let lines: Vec<_> =

@@ -1,19 +1,21 @@
 //! Translates classic keys into ours, each with its origin and, where the meaning differs, with the
 //! difference.
 
+mod modes;
 mod respond;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use ipnet::IpNet;
 
-use super::super::diagnostic::{Finding, Findings, shown};
+use super::super::diagnostic::{Finding, Findings, escaped, shown};
+use super::super::trust::quoted as shell_quoted;
 use super::super::written::{ports as port_list, quoted};
 use super::super::{Config, Keyword, PortMode, PortSet, values as new_values};
-use super::parse::{Entries, Entry};
+use super::parse::{Defaults, Edition, Entries, Entry};
 use super::write::{Document, Value};
-use super::{Modes, Request, Source, ignore, keys, values};
+use super::{Request, Source, ignore, keys, values};
 
 /// Text at the head of every imported file.
 pub(super) const DIFFERENCES: &[&str] = &[
@@ -28,13 +30,26 @@ pub(super) const DIFFERENCES: &[&str] = &[
     "Log lines keep the form of PortSentry 1.2 (`log: {format: classic}`).",
 ];
 
+const HISTORY: &str = "HISTORY_FILE";
+const BLOCKED: &str = "BLOCKED_FILE";
+
 /// Directories in which all users may write (file-hierarchy(7)).
 const PUBLIC: &[&str] = &["/tmp", "/var/tmp", "/dev/shm"];
+
+/// What the files of the old program say.
+#[derive(Clone, Copy)]
+pub(super) struct Old<'r> {
+    pub(super) edition: Edition,
+    /// The configuration file.
+    pub(super) entries: &'r Entries,
+    /// The settings of the init script.
+    pub(super) settings: &'r Defaults,
+}
 
 /// Translates one file.
 pub(super) struct Translator<'r, 't> {
     request: &'r Request<'r>,
-    entries: &'r Entries,
+    old: Old<'r>,
     /// Findings about the configuration file.
     pub(super) findings: Findings<'t>,
     /// The new file.
@@ -49,20 +64,19 @@ impl<'r, 't> Translator<'r, 't> {
     /// Translates these entries, and those of the init script's settings.
     pub(super) fn run(
         request: &'r Request<'r>,
-        entries: &'r Entries,
+        old: Old<'r>,
         findings: Findings<'t>,
-        defaults: &Entries,
         defaults_findings: &mut Findings<'_>,
     ) -> Self {
         let mut translator = Self {
             request,
-            entries,
+            old,
             findings,
             document: Document::default(),
             ignored: Vec::new(),
             sources: Vec::new(),
         };
-        let [tcp, udp] = translator.modes(defaults, defaults_findings);
+        let [tcp, udp] = translator.modes(defaults_findings);
         translator.side("TCP", "tcp.mode", tcp);
         translator.side("UDP", "udp.mode", udp);
         translator.ignore();
@@ -73,7 +87,7 @@ impl<'r, 't> Translator<'r, 't> {
 
     /// The line of a key, if it has a value, even a damaged one.
     fn entry(&self, key: &str) -> Option<&'r Entry> {
-        self.entries.get(key)
+        self.old.entries.get(key)
     }
 
     /// Whether a key has a value, even a damaged one.
@@ -86,10 +100,8 @@ impl<'r, 't> Translator<'r, 't> {
         origin(&self.request.config.name, entry)
     }
 
-    /// 2.x has no `ADVANCED_*` keys and does not start with one; every edition of 1.2's file has
-    /// them all.
     fn is_1_2(&self) -> bool {
-        self.entries.keys().any(|key| key.starts_with("ADVANCED_"))
+        self.old.edition == Edition::One
     }
 
     /// Sets a key of ours.
@@ -102,52 +114,6 @@ impl<'r, 't> Translator<'r, 't> {
         if let Some((_, path)) = keys::KEYS.iter().find(|(known, _)| *known == key) {
             self.set(path, value, comments);
         }
-    }
-
-    /// Finds out the modes of the old program for TCP and UDP, each with its origin.
-    fn modes(
-        &mut self,
-        defaults: &Entries,
-        findings: &mut Findings<'_>,
-    ) -> [(PortMode, String); 2] {
-        let name = self.request.defaults.map_or(Path::new(""), |source| &source.name);
-        let mut in_defaults = |key: &str, suffix, words| {
-            let entry = defaults.get(key)?;
-            let word = entry.value.as_deref()?;
-            match Modes::of_word(word).filter(|_| word.ends_with(suffix)) {
-                Some(modes) => Some((modes.tcp.or(modes.udp)?, origin(name, entry))),
-                None => {
-                    let message = format!("{key} cannot be `{}`", shown(word));
-                    findings.error(entry.at(0), message, format!("write {words}"));
-                    None
-                }
-            }
-        };
-        let given = |mode: Option<PortMode>| {
-            Some((mode?, "the mode that was given with the import".to_owned()))
-        };
-        let tcp = in_defaults("TCP_MODE", "tcp", "tcp, stcp or atcp");
-        let udp = in_defaults("UDP_MODE", "udp", "udp, sudp or audp");
-        let known = [given(self.request.modes.tcp).or(tcp), given(self.request.modes.udp).or(udp)];
-        let otherwise = if known.iter().any(Option::is_some) {
-            (PortMode::Off, "no mode was given for this protocol: the old program did not watch it")
-        } else if self.is_1_2() {
-            self.findings.warning(
-                None,
-                "the modes stood on the command line of the old program, and no file says which",
-                "stealth is written; give the words of that command line to the import: --mode atcp --mode audp",
-            );
-            (
-                PortMode::Stealth,
-                "the mode stood on the command line of the old program; this is what -stcp and -sudp are",
-            )
-        } else {
-            (
-                PortMode::Stealth,
-                "the default of PortSentry 2.x; --connect on its command line is connect",
-            )
-        };
-        known.map(|mode| mode.unwrap_or_else(|| (otherwise.0, otherwise.1.to_owned())))
     }
 
     /// Mode, ports and action of a protocol, whose mode is that of the key `mode_path`.
@@ -369,7 +335,8 @@ impl<'r, 't> Translator<'r, 't> {
     /// All other keys.
     fn rest(&mut self) {
         self.trigger();
-        let (history, blocked) = ("HISTORY_FILE", "BLOCKED_FILE");
+        let (history, blocked) = (HISTORY, BLOCKED);
+        self.same_file();
         match self.entry(history) {
             Some(entry) => self.own_file(entry, history, values::PATH_MAX, None),
             None if self.is_1_2() => self.missing(history),
@@ -393,28 +360,61 @@ impl<'r, 't> Translator<'r, 't> {
         }
     }
 
-    /// A file that the daemon writes. Not in a directory where all users may create files first:
-    /// 2.x wrote to such as root.
+    /// A file that the daemon writes. Only in the directory of its state: the shipped unit refuses
+    /// all others, and users can create files in some of those first.
     fn own_file(&mut self, entry: &Entry, key: &str, max: usize, comment: Option<&str>) {
         let Some(file) = values::path(key, entry, max, &mut self.findings) else { return };
         let mut comments = vec![self.origin(entry)];
         comments.extend(comment.map(str::to_owned));
-        let public =
-            PUBLIC.iter().find(|directory| Path::new(&file).parent() == Some(Path::new(directory)));
-        let state = Config::default().state_dir;
-        let safe =
-            public.and_then(|public| Some((public, state.join(Path::new(&file).file_name()?))));
-        let Some((public, safe)) = safe else {
+        let (old, state) = (Path::new(&file), Config::default().state_dir);
+        let is_inside =
+            old.starts_with(&state) && !old.components().any(|part| part == Component::ParentDir);
+        if is_inside {
             return self.set_for(key, quoted(&file), comments);
+        }
+        let new_key = key.to_lowercase();
+        let name = if key == HISTORY { "portsentry.history" } else { "portsentry.blocked" };
+        let new = state.join(name).display().to_string();
+        let public = PUBLIC.iter().find(|directory| old.parent() == Some(Path::new(directory)));
+        let message = match public {
+            Some(public) => {
+                format!("{key} lies in {public}, where everybody can put a file of its name")
+            }
+            None => format!(
+                "{key} lies outside {}, where the daemon's unit lets it write nothing",
+                state.display()
+            ),
         };
-        let (path, safe) = (key.to_lowercase(), safe.display());
-        self.findings.warning(
-            entry.at(0),
-            format!("{key} lies in {public}, where everybody can put a file of its name"),
-            format!("{path} is {safe}: let whatever reads it look there"),
-        );
-        comments.push(format!("not in {public}, where everybody can put a file of its name"));
-        self.set_for(key, quoted(&safe.to_string()), comments);
+        let mut remedy = format!("{new_key} is {new}: let whatever reads it look there");
+        if key == HISTORY {
+            remedy.push_str(&format!(
+                "; to keep what it has, before the first start: cp -p {} {new}",
+                shell_quoted(&escaped(&file))
+            ));
+        }
+        self.findings.warning(entry.at(0), message, remedy);
+        comments.push(match public {
+            Some(public) => format!("not in {public}, where everybody can put a file of its name"),
+            None => "not where it was: the daemon's unit lets it write nothing there".to_owned(),
+        });
+        self.set_for(key, quoted(&new), comments);
+    }
+
+    /// Two keys that name one file, of which the daemon would use two.
+    fn same_file(&mut self) {
+        let keys = ["IGNORE_FILE", HISTORY, BLOCKED];
+        for (at, key) in keys.iter().enumerate() {
+            let Some((_, path)) = self.valued(key) else { continue };
+            for other in keys.iter().skip(at + 1) {
+                if let Some((entry, _)) = self.valued(other).filter(|(_, same)| *same == path) {
+                    self.findings.error(
+                        entry.at(0),
+                        format!("{key} and {other} are the same file"),
+                        "give each its own",
+                    );
+                }
+            }
+        }
     }
 
     /// Notes that a key is missing without which 1.2 did not start.
