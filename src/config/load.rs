@@ -15,6 +15,7 @@ use super::classic::ignore;
 use super::diagnostic::{Finding, Findings, Place, Severity};
 use super::reader::Reader;
 use super::trust::{Fault, distrust, distrust_directory};
+use super::unit::{self, Unit};
 use super::{Config, DEFAULT_PATH, check, tree};
 use crate::sys::files;
 
@@ -96,8 +97,7 @@ impl Refused {
 /// All faults of the file: it cannot be read, users other than root can write it (when running as
 /// root), it is not YAML, keys and values are wrong.
 pub fn load(path: &Path) -> Result<Loaded, Refused> {
-    let bytes = read(path)?;
-    from_bytes(&bytes, path, &read_ignored).and_then(check_state_dir)
+    load_file(path, None)
 }
 
 /// Loads [`DEFAULT_PATH`], or the built-in defaults if it does not exist.
@@ -114,12 +114,32 @@ pub fn load_default() -> Result<Loaded, Refused> {
 /// # Errors
 /// As [`load`], if the file exists.
 pub fn load_if_present(path: &Path) -> Result<Loaded, Refused> {
+    load_optional(path, None)
+}
+
+/// Loads the file at `path`, or without one as [`load_default`] does, and compares it with the unit
+/// that it will run under: for a check, not for the daemon, which finds out by itself.
+///
+/// # Errors
+/// As [`load`], and what the unit refuses.
+pub fn load_under(path: Option<&Path>, unit: &Unit) -> Result<Loaded, Refused> {
+    match path {
+        Some(path) => load_file(path, Some(unit)),
+        None => load_optional(Path::new(DEFAULT_PATH), Some(unit)),
+    }
+}
+
+fn load_file(path: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
+    from_bytes(&read(path)?, path, &read_ignored, unit).and_then(check_state_dir)
+}
+
+fn load_optional(path: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let loaded = from_bytes(b"", path, &read_ignored).and_then(check_state_dir)?;
+            let loaded = from_bytes(b"", path, &read_ignored, unit).and_then(check_state_dir)?;
             Ok(Loaded { from: None, ..loaded })
         }
-        _ => load(path),
+        _ => load_file(path, unit),
     }
 }
 
@@ -134,18 +154,31 @@ fn check_state_dir(loaded: Loaded) -> Result<Loaded, Refused> {
     }
 }
 
+/// [`parse`], and compares the configuration with the unit that it will run under.
+///
+/// # Errors
+/// All faults of the text, and what the unit refuses.
+pub fn parse_under(text: &str, name: impl AsRef<Path>, unit: &Unit) -> Result<Loaded, Refused> {
+    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())), Some(unit))
+}
+
 /// Parses `text`; `name` is its name in findings. Reads no file, not even `ignore_file`.
 ///
 /// # Errors
 /// All faults of the text.
 pub fn parse(text: &str, name: impl AsRef<Path>) -> Result<Loaded, Refused> {
-    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())))
+    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())), None)
 }
 
 /// Reads the ignore file; `None`: it does not exist.
 type ReadIgnored<'f> = &'f dyn Fn(&Path) -> Result<Option<Vec<u8>>, Vec<Fault>>;
 
-fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Result<Loaded, Refused> {
+fn from_bytes(
+    bytes: &[u8],
+    path: &Path,
+    read_ignored: ReadIgnored<'_>,
+    unit: Option<&Unit>,
+) -> Result<Loaded, Refused> {
     let text = text_of(bytes, path)?;
     let mut findings = Findings::new(path, text);
     let root = match tree::read(text) {
@@ -163,6 +196,9 @@ fn from_bytes(bytes: &[u8], path: &Path, read_ignored: ReadIgnored<'_>) -> Resul
     let mut reader = Reader::new(findings);
     let config = reader.read(&root);
     check::check(&config, &mut reader);
+    if let Some(unit) = unit {
+        unit::judge(&config, unit, &mut reader);
+    }
     // A damaged key has the default path as its value, which was not intended.
     let ignore_file = config.ignore_file.as_deref().filter(|_| reader.is_sound(&["ignore_file"]));
     let found = ignore_file.map(|path| (path, read_ignored(path)));

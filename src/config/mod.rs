@@ -29,6 +29,7 @@ mod suggest;
 mod tree;
 mod trust;
 mod types;
+mod unit;
 mod values;
 mod written;
 
@@ -36,10 +37,13 @@ pub use classic::ClassicMode;
 pub use diagnostic::{Finding, Severity};
 pub use keys::{KEYS, Key, Kind, Reload};
 pub use keyword::Keyword;
-pub use load::{Loaded, Refused, load, load_default, load_if_present, parse};
+pub use load::{
+    Loaded, Refused, load, load_default, load_if_present, load_under, parse, parse_under,
+};
 pub use ports::PortSet;
 pub use trust::{Fault, distrust, distrust_directory, distrust_place};
 pub use types::*;
+pub use unit::Unit;
 #[cfg(test)]
 pub(crate) use values::MACROS;
 

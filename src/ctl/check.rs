@@ -1,4 +1,5 @@
-//! `portsentryctl check`: checks the configuration as the daemon would, without the daemon.
+//! `portsentryctl check`: checks the configuration as the daemon would, and what its unit refuses,
+//! without the daemon.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,15 +9,12 @@ use serde_json::json;
 use super::failure::Failure;
 use super::run::document;
 use super::status;
-use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused};
+use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused, Unit};
 use crate::journal::format::{printable, printable_lines};
 
 /// Checks `file`, or the daemon's own, and prints the findings.
 pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let result = match file {
-        Some(file) => config::load(file),
-        None => config::load_default(),
-    };
+    let result = config::load_under(file, &Unit::of_system());
     let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).to_string_lossy();
     let texts = |findings: &[Finding]| -> Vec<String> {
         findings.iter().map(ToString::to_string).collect()

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::run::document;
 use super::status;
 use crate::config::classic::{self, DEFAULT_MODES, MODES_FILE, Modes, Source};
-use crate::config::{self, DEFAULT_PATH, Finding, Refused};
+use crate::config::{self, DEFAULT_PATH, Finding, Refused, Unit};
 use crate::journal::format::{printable, printable_lines};
 use crate::sys::{files, replace};
 
@@ -48,9 +48,10 @@ pub(super) fn run(
             return Err(Failure::Configuration(format!("{refused}\nNothing was written.")));
         }
     };
-    // Findings that the daemon will have about the new file, for example keys without effect yet.
+    // Findings that the daemon will have about the new file, and what its unit will refuse.
     let name = to.unwrap_or(Path::new("the new file"));
-    let remarks = config::parse(&yaml, name).map(|loaded| loaded.warnings).unwrap_or_default();
+    let remarks = config::parse_under(&yaml, name, &Unit::of_system())
+        .map_or_else(|refused| refused.findings, |loaded| loaded.warnings);
     if let Some(to) = to {
         write(to, &yaml)?;
     }

@@ -17,7 +17,7 @@ use super::protected::{Guard, Protected};
 use super::status;
 use super::view::{SharedView, View};
 use crate::capture;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, Unit};
 use crate::enforce::{InForce, Services};
 use crate::engine::Policy;
 use crate::errors::error_chain;
@@ -79,6 +79,7 @@ pub(super) struct Reloaded {
 /// Every finding, in words.
 pub(super) fn load(options: &Options) -> Result<Loaded, String> {
     let loaded = match &options.config {
+        path if options.check => config::load_under(path.as_deref(), &Unit::of_system()),
         Some(path) => config::load(path),
         None => config::load_default(),
     };

@@ -90,7 +90,8 @@ done
 exec setpriv --bounding-set "$CAPABILITIES" --inh-caps=-all --ambient-caps=-all --no-new-privs "$@"
 "#;
 
-fn start_caged(machine: &mut Machine<'_>, writable: &str) {
+/// The program and its arguments that start another within the unit's restrictions.
+fn cage(writable: &str) -> Vec<String> {
     let words: Vec<String> = setting("CapabilityBoundingSet")
         .split_whitespace()
         .map(|word| format!("+{}", word.strip_prefix("CAP_").expect("a capability").to_lowercase()))
@@ -102,7 +103,13 @@ fn start_caged(machine: &mut Machine<'_>, writable: &str) {
         (setting("NoNewPrivileges"), setting("ProtectSystem")),
         ("yes".to_owned(), "strict".to_owned())
     );
-    machine.start_ours_by(&["env", &capabilities, &umask, &writable, "sh", "-c", CAGE, "sh"], &[]);
+    let words = ["env", &capabilities, &umask, &writable, "sh", "-c", CAGE, "sh"];
+    words.map(str::to_owned).to_vec()
+}
+
+fn start_caged(machine: &mut Machine<'_>, writable: &str) {
+    let cage = cage(writable);
+    machine.start_ours_by(&cage.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
 }
 
 /// Both kinds of decoys, every response, a group for the control socket.
@@ -178,5 +185,61 @@ fn the_daemon_works_in_the_units_sandbox_and_names_missing_rights() {
     assert!(unblocked.status.success(), "{}", String::from_utf8_lossy(&unblocked.stderr));
     machine.wait_for_log(&format!("adminalert: Host {SCANNER} is no longer denied via wrappers."));
     assert_eq!(machine.text("/etc/hosts.deny"), "ALL: 203.0.113.9\n");
+    machine.stop_ours();
+}
+
+const PORTSENTRY: &str = env!("CARGO_BIN_EXE_portsentry");
+
+/// Exit status and output of `portsentry --check` on the host.
+fn check(machine: &Machine<'_>) -> (Option<i32>, String) {
+    let output = machine.output(PORTSENTRY, &["--check"]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+// P24
+#[test]
+fn the_check_finds_what_the_unit_refuses_and_what_a_drop_in_grants() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let host = Namespace::new();
+    let mut machine = Machine::new(&host);
+    // What PortSentry 2.x has by default.
+    machine.write("/etc/portsentry/portsentry.yaml", "history_file: /var/log/portsentry.log\n");
+    let found = "the daemon cannot write /var/log/portsentry.log (`history_file`)";
+    let (status, said) = check(&machine);
+    assert!(
+        said.contains(&format!(
+            "warning: under the unit of this package, portsentry.service, {found}"
+        )),
+        "{said}"
+    );
+    assert_eq!(status, Some(0), "another supervisor may start it: {said}");
+
+    fs::create_dir_all(machine.file("/etc/systemd/system/portsentry.service.d")).unwrap();
+    machine.write("/etc/systemd/system/portsentry.service", &unit());
+    let (status, said) = check(&machine);
+    assert!(status == Some(78) && said.contains(found) && !said.contains("good"), "{said}");
+    let checked = machine.output(env!("CARGO_BIN_EXE_portsentryctl"), &["check"]);
+    assert_eq!(checked.status.code(), Some(78));
+    // The kernel agrees.
+    let mut words = cage("");
+    words.extend(["timeout", "5", PORTSENTRY].map(str::to_owned));
+    let (program, arguments) = words.split_first().unwrap();
+    let refused =
+        machine.output(program, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = [refused.stdout, refused.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("/var/log/portsentry.log"), "{said}");
+    assert!(!machine.file("/var/log/portsentry.log").exists());
+
+    let drop_in = "[Service]\nReadWritePaths=/var/log\n";
+    machine.write("/etc/systemd/system/portsentry.service.d/log.conf", drop_in);
+    let (status, said) = check(&machine);
+    assert!(status == Some(0) && said.ends_with("portsentry.yaml: good\n"), "{said}");
+    assert!(!said.contains("under "), "{said}");
+    start_caged(&mut machine, "/var/log");
+    assert!(machine.file("/var/log/portsentry.log").exists());
     machine.stop_ours();
 }

@@ -1,0 +1,203 @@
+//! Compares a configuration with the unit: paths, capabilities, address families.
+
+use std::path::Path;
+
+use super::{Access, Unit, command, denied};
+use crate::config::reader::Reader;
+use crate::config::{Config, PortMode};
+
+/// The remedy that always works.
+const INSIDE: &str = "let it lie in /var/lib/portsentry";
+
+/// How much an administrator loses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// What the configuration wants cannot be had.
+    Whole,
+    /// One of its parts; the rest works.
+    Part,
+}
+
+/// Notes what the unit refuses of this configuration.
+///
+/// It is an error only if that unit is installed and the loss is whole: under another supervisor the
+/// configuration may be right.
+pub(in crate::config) fn judge(config: &Config, unit: &Unit, reader: &mut Reader<'_>) {
+    let mut judge = Judge { unit, reader };
+    judge.written(config);
+    judge.read(config);
+    judge.rights(config);
+    command::judge(config, &mut judge);
+}
+
+/// Collects what one unit refuses.
+pub(super) struct Judge<'j, 't> {
+    pub(super) unit: &'j Unit,
+    reader: &'j mut Reader<'t>,
+}
+
+impl Judge<'_, '_> {
+    /// Notes what is refused of `key`; the message goes on behind "under the unit".
+    pub(super) fn refuse(&mut self, loss: Loss, key: &str, message: &str, remedy: &str) {
+        if !self.reader.is_sound(&[key]) {
+            return;
+        }
+        let message = format!("under {}, {message}", self.unit.name());
+        if loss == Loss::Whole && self.unit.file.is_some() {
+            self.reader.error(&[key], message, remedy);
+        } else {
+            self.reader.warning(&[key], message, remedy);
+        }
+    }
+
+    /// Files that the daemon writes.
+    fn written(&mut self, config: &Config) {
+        // hosts.deny and the blocked files are replaced by new ones in their directories.
+        let directory = |file: &Path| file.parent().map(Path::to_owned);
+        let hosts_deny = &config.respond.hosts_deny;
+        let files = [
+            (Loss::Part, "state_dir", Some(config.state_dir.clone())),
+            (Loss::Whole, "history_file", config.history_file.clone()),
+            (Loss::Part, "blocked_file", config.blocked_file.as_deref().and_then(directory)),
+            (Loss::Whole, "control.socket", directory(&config.control.socket)),
+            (
+                Loss::Part,
+                "respond.hosts_deny.path",
+                directory(&hosts_deny.path).filter(|_| hosts_deny.enabled),
+            ),
+        ];
+        for (loss, key, path) in files {
+            let Some(path) = path else { continue };
+            let shown = path.display();
+            match self.unit.access(&path) {
+                Access::Write => {}
+                Access::Read => {
+                    let (into, directory) = match path.parent().filter(|_| key == "history_file") {
+                        Some(directory) => ("", directory),
+                        None => ("into ", path.as_path()),
+                    };
+                    self.refuse(
+                        loss,
+                        key,
+                        &format!("the daemon cannot write {into}{shown} (`{key}`)"),
+                        &format!(
+                            "{INSIDE}, or write into a drop-in: ReadWritePaths={}",
+                            directory.display()
+                        ),
+                    );
+                }
+                Access::Hidden(setting) => self.refuse(
+                    loss,
+                    key,
+                    &format!("{shown} (`{key}`) is hidden: {setting}"),
+                    INSIDE,
+                ),
+                // A socket is made at each start.
+                Access::Volatile(_) if key == "control.socket" => {}
+                Access::Volatile(why) => self.refuse(
+                    Loss::Part,
+                    key,
+                    &format!("what is written to {shown} (`{key}`) does not last: it {why}"),
+                    INSIDE,
+                ),
+            }
+        }
+    }
+
+    /// The file that the daemon reads beside its configuration.
+    fn read(&mut self, config: &Config) {
+        let Some(file) = &config.ignore_file else { return };
+        let why = match self.unit.access(file) {
+            Access::Hidden(setting) => setting,
+            Access::Volatile(why) if file.starts_with("/tmp") || file.starts_with("/var/tmp") => {
+                why
+            }
+            _ => return,
+        };
+        let message =
+            format!("{} (`ignore_file`) is not seen, and exempts no host: {why}", file.display());
+        self.refuse(Loss::Whole, "ignore_file", &message, "let it lie in /etc/portsentry");
+    }
+
+    /// Capabilities and address families.
+    fn rights(&mut self, config: &Config) {
+        let connect = |mode| mode == PortMode::Connect;
+        let low_port = |ports: &crate::config::PortSet| {
+            ports.ranges().first().is_some_and(|range| *range.start() < 1024)
+        };
+        if !self.unit.allows("CapabilityBoundingSet", "CAP_NET_ADMIN") {
+            self.refuse(
+                Loss::Whole,
+                "mode",
+                "CAP_NET_ADMIN is missing",
+                &capability("CAP_NET_ADMIN"),
+            );
+        }
+        let bind = self.unit.allows("CapabilityBoundingSet", "CAP_NET_BIND_SERVICE");
+        if !bind && connect(config.udp.mode) && low_port(&config.udp.ports) {
+            self.refuse(
+                Loss::Part,
+                "udp.mode",
+                "decoys cannot answer datagrams from ports below 1024 (`udp.mode` is connect): CAP_NET_BIND_SERVICE is missing",
+                &capability("CAP_NET_BIND_SERVICE"),
+            );
+        }
+        if !bind
+            && (config.has_decoys(&config.tcp) || config.has_decoys(&config.udp))
+            && config.capture.decoy_port < 1024
+        {
+            self.refuse(
+                Loss::Whole,
+                "capture.decoy_port",
+                "decoys cannot listen on a port below 1024 (`capture.decoy_port`): CAP_NET_BIND_SERVICE is missing",
+                &capability("CAP_NET_BIND_SERVICE"),
+            );
+        }
+        if !config.control.group.is_empty()
+            && !self.unit.allows("CapabilityBoundingSet", "CAP_CHOWN")
+        {
+            self.refuse(
+                Loss::Whole,
+                "control.group",
+                "the control socket cannot be given to a group (`control.group`): CAP_CHOWN is missing",
+                &capability("CAP_CHOWN"),
+            );
+        }
+        let mut needed = vec![("mode", &["AF_NETLINK", "AF_UNIX"][..])];
+        if connect(config.tcp.mode) || connect(config.udp.mode) {
+            let key = if connect(config.tcp.mode) { "tcp.mode" } else { "udp.mode" };
+            needed.push((key, &["AF_INET", "AF_INET6"]));
+        }
+        if config.resolve {
+            needed.push(("resolve", &["AF_INET"]));
+        }
+        for (key, families) in needed {
+            let missing = denied(self.unit, "RestrictAddressFamilies", families);
+            if missing.is_empty() {
+                continue;
+            }
+            let list = missing.into_iter().collect::<Vec<_>>().join(" ");
+            let loss = if key == "resolve" { Loss::Part } else { Loss::Whole };
+            self.refuse(
+                loss,
+                key,
+                &format!(
+                    "sockets of {list} are refused, which `{key}` needs (RestrictAddressFamilies=)"
+                ),
+                &format!("write into a drop-in: RestrictAddressFamilies={list}"),
+            );
+        }
+        if self.unit.is_on("PrivateNetwork") {
+            self.refuse(
+                Loss::Whole,
+                "mode",
+                "the daemon has a network of its own, and sees no packet of this host",
+                "remove PrivateNetwork=yes",
+            );
+        }
+    }
+}
+
+pub(super) fn capability(name: &str) -> String {
+    format!("write into a drop-in: CapabilityBoundingSet={name}")
+}
