@@ -243,3 +243,34 @@ fn the_check_finds_what_the_unit_refuses_and_what_a_drop_in_grants() {
     assert!(machine.file("/var/log/portsentry.log").exists());
     machine.stop_ours();
 }
+
+// P24
+#[test]
+fn a_host_with_the_files_of_2_x_gentoo_or_the_authors_starts_under_the_unit() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let fixture = |name: &str| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/classic");
+        fs::read_to_string(directory.join(name)).unwrap()
+    };
+    let authors = fixture("upstream.conf");
+    let gentoo = authors.replace("/usr/local/psionic/portsentry/", "/etc/portsentry/");
+    for classic in [fixture("two.conf"), gentoo, authors] {
+        let host = Namespace::new();
+        let mut machine = Machine::new(&host);
+        machine.write("/etc/portsentry/portsentry.conf", &classic);
+        let said = machine.import(&["--mode", "stcp", "--mode", "sudp"]);
+        assert!(said.contains("warning: HISTORY_FILE lies outside /var/lib/portsentry"), "{said}");
+        fs::create_dir_all(machine.file("/etc/systemd/system")).unwrap();
+        machine.write("/etc/systemd/system/portsentry.service", &unit());
+        let (status, said) = check(&machine);
+        assert!(status == Some(0) && said.contains("portsentry.yaml: good\n"), "{said}");
+        // hosts.deny is not written without a drop-in, and the check says so.
+        let denies = classic.contains("\nKILL_HOSTS_DENY=");
+        assert_eq!(said.contains("write into a drop-in: ReadWritePaths=/etc"), denies, "{said}");
+        start_caged(&mut machine, "");
+        assert!(machine.file("/var/lib/portsentry/portsentry.history").exists());
+        machine.stop_ours();
+    }
+}

@@ -6,7 +6,9 @@ use super::{Access, Unit, command, denied};
 use crate::config::reader::Reader;
 use crate::config::{Config, PortMode};
 
-/// The remedy that always works.
+const HOSTS_DENY: &str = "respond.hosts_deny.path";
+
+/// The remedy that always works for the daemon's own files.
 const INSIDE: &str = "let it lie in /var/lib/portsentry";
 
 /// How much an administrator loses.
@@ -43,10 +45,12 @@ impl Judge<'_, '_> {
             return;
         }
         let message = format!("under {}, {message}", self.unit.name());
+        // The path of hosts.deny has its default, mostly; the switch is in the file.
+        let places = [key, if key == HOSTS_DENY { "respond.hosts_deny.enabled" } else { key }];
         if loss == Loss::Whole && self.unit.file.is_some() {
-            self.reader.error(&[key], message, remedy);
+            self.reader.error(&places, message, remedy);
         } else {
-            self.reader.warning(&[key], message, remedy);
+            self.reader.warning(&places, message, remedy);
         }
     }
 
@@ -60,11 +64,7 @@ impl Judge<'_, '_> {
             (Loss::Whole, "history_file", config.history_file.clone()),
             (Loss::Part, "blocked_file", config.blocked_file.as_deref().and_then(directory)),
             (Loss::Whole, "control.socket", directory(&config.control.socket)),
-            (
-                Loss::Part,
-                "respond.hosts_deny.path",
-                directory(&hosts_deny.path).filter(|_| hosts_deny.enabled),
-            ),
+            (Loss::Part, HOSTS_DENY, directory(&hosts_deny.path).filter(|_| hosts_deny.enabled)),
         ];
         for (loss, key, path) in files {
             let Some(path) = path else { continue };
@@ -76,15 +76,14 @@ impl Judge<'_, '_> {
                         Some(directory) => ("", directory),
                         None => ("into ", path.as_path()),
                     };
-                    self.refuse(
-                        loss,
-                        key,
-                        &format!("the daemon cannot write {into}{shown} (`{key}`)"),
-                        &format!(
-                            "{INSIDE}, or write into a drop-in: ReadWritePaths={}",
-                            directory.display()
-                        ),
-                    );
+                    let grant =
+                        format!("write into a drop-in: ReadWritePaths={}", directory.display());
+                    let remedy = match key {
+                        HOSTS_DENY => format!("{grant} (contrib/systemd/responses.conf)"),
+                        _ => format!("{INSIDE}, or {grant}"),
+                    };
+                    let message = format!("the daemon cannot write {into}{shown} (`{key}`)");
+                    self.refuse(loss, key, &message, &remedy);
                 }
                 Access::Hidden(setting) => self.refuse(
                     loss,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{self, Config, Severity};
+use crate::config::{self, Config, KEYS, Kind, Severity};
 
 /// The unit of the package with a drop-in, as an installed one.
 fn unit(drop_in: &str) -> Unit {
@@ -220,6 +220,74 @@ fn what_the_unit_refuses_is_found_and_what_a_drop_in_grants_is_not() {
             "{shipped:?}"
         );
     }
+}
+
+#[test]
+fn every_path_of_the_configuration_is_compared() {
+    let paths = KEYS.iter().filter(|key| matches!(key.kind, Kind::Path { .. }));
+    let mut count = 0;
+    for key in paths {
+        let yaml = key.path.rsplit('.').fold("/home/x/y".to_owned(), |value, name| {
+            let enabled = if name == "path" { "enabled: true, " } else { "" };
+            format!("{{ {enabled}{name}: {value} }}")
+        });
+        let findings = told(&yaml, &unit(""));
+        let is_found = findings.iter().any(|told| {
+            told.contains(&format!("`{}`", key.path)) && told.contains("ProtectHome=yes")
+        });
+        assert!(is_found, "{yaml}: {findings:?}");
+        count += 1;
+    }
+    assert_eq!(count, 6);
+}
+
+/// Settings of the unit that take nothing from the daemon or a command that a configuration could
+/// ask for, beside those that the check reads.
+const WITHOUT_EFFECT: &[&str] = &[
+    "Type",
+    "ExecStart",
+    "ExecReload",
+    "WatchdogSec",
+    "Restart",
+    "RestartSec",
+    "RestartPreventExitStatus",
+    "KillMode",
+    "UMask",
+    // systemd creates it, and it stays read-only.
+    "ConfigurationDirectory",
+    // Devices, clocks, modules, settings of the kernel: no command that reports or blocks needs them.
+    "PrivateDevices",
+    "ProtectClock",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectControlGroups",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "LockPersonality",
+    "SystemCallArchitectures",
+    "SystemCallFilter",
+];
+
+#[test]
+fn every_setting_of_the_unit_is_compared_or_takes_nothing() {
+    const COMPARED: &[&str] = &[
+        "StateDirectory",
+        "RuntimeDirectory",
+        "CapabilityBoundingSet",
+        "NoNewPrivileges",
+        "ProtectSystem",
+        "ProtectHome",
+        "PrivateTmp",
+        "RestrictAddressFamilies",
+        "MemoryDenyWriteExecute",
+    ];
+    let mut known: Vec<&str> = WITHOUT_EFFECT.iter().chain(COMPARED).copied().collect();
+    known.sort_unstable();
+    let shipped = Unit::shipped();
+    assert_eq!(shipped.settings.keys().map(String::as_str).collect::<Vec<_>>(), known);
 }
 
 #[test]
