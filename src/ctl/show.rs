@@ -332,7 +332,7 @@ pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 5] {
         format!("{}/{}", row.protocol.to_lowercase(), row.port)
     };
     let name = if row.host == address { "-".to_owned() } else { row.host };
-    [zone.time(row.at.0), address, state(row.state).to_owned(), port, name]
+    [zone.time(row.at.0), address, row.state.word().to_lowercase(), port, name]
 }
 
 /// One event of `watch`, on one line.

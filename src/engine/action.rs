@@ -1,5 +1,6 @@
 //! The engine's interface: actions it orders, the kernel's outcomes, and reports.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -150,6 +151,8 @@ pub enum Report {
         source: Source,
         /// The port of the probe that passed the trigger.
         port: Port,
+        /// The address that sent it, of all that the source may have.
+        scanner: IpAddr,
         /// For how long after its last probe.
         timeout: Duration,
         /// The evidence.
@@ -168,6 +171,9 @@ pub enum Report {
         source: Source,
         /// The port of the probe that passed the trigger; `None` for a manual block.
         port: Option<Port>,
+        /// The address that sent it, of all that the source may have; `None` for a manual block, and
+        /// for one that got a new timeout.
+        scanner: Option<IpAddr>,
         /// For how long.
         timeout: Option<Duration>,
         /// Why.

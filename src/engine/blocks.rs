@@ -223,8 +223,12 @@ impl Blocks {
                     reason: order.reason.clone(),
                     renew: false,
                 });
-                (entry.reason, entry.port, entry.timeout, entry.state) =
-                    (order.reason, order.port, order.timeout, State::Blocking);
+                (entry.reason, entry.port, entry.timeout, entry.state) = (
+                    order.reason,
+                    order.port,
+                    order.timeout,
+                    State::Blocking { scanner: order.scanner },
+                );
             }
             State::InForce => {
                 actions.push(Action::Block {
@@ -268,7 +272,10 @@ impl Blocks {
                 entry.pending = None;
                 true
             }
-            State::Blocking | State::Renewing { .. } | State::Counting | State::Exempting(_) => {
+            State::Blocking { .. }
+            | State::Renewing { .. }
+            | State::Counting
+            | State::Exempting(_) => {
                 // As above; and only this ending is retried when the kernel refuses.
                 let must =
                     matches!(entry.pending.as_deref(), Some(Pending::Lift(Ending::NeverBlock)));

@@ -1,5 +1,6 @@
 //! One block: its source, reason, state and timers.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,6 +23,8 @@ pub(super) struct Order {
     pub(super) timeout: Option<Duration>,
     pub(super) reason: Reason,
     pub(super) port: Option<Port>,
+    /// The address whose probe passed the trigger; `None` for a manual block.
+    pub(super) scanner: Option<IpAddr>,
 }
 
 /// An order that waits for the answer to the one in flight.
@@ -36,8 +39,8 @@ pub(super) enum Pending {
 pub(super) enum State {
     /// The element is in the kernel's set, and no order is in flight.
     InForce,
-    /// The order to add the element is in flight.
-    Blocking,
+    /// The order to add the element is in flight. The scanner is kept for the report alone.
+    Blocking { scanner: Option<IpAddr> },
     /// In force; the order for a new timeout is in flight, with the new reason if it changes.
     Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
     /// In force; the query of its counter is in flight.
@@ -126,7 +129,7 @@ impl Entry {
         match self.state {
             State::InForce | State::Renewing { .. } | State::Counting | State::Exempting(_) => true,
             State::Lifting { in_force, .. } => in_force,
-            State::Blocking | State::Refused { .. } => false,
+            State::Blocking { .. } | State::Refused { .. } => false,
         }
     }
 
@@ -152,7 +155,7 @@ impl Entry {
                 [self.expires, self.count_at, self.lift_at].into_iter().flatten().min()
             }
             State::Refused { until } => Some(until.after(RETRY_LAST)),
-            State::Blocking
+            State::Blocking { .. }
             | State::Renewing { .. }
             | State::Counting
             | State::Exempting(_)
@@ -199,10 +202,11 @@ pub(super) fn view(entry: &Entry) -> BlockView<'_> {
     }
 }
 
-pub(super) fn blocked(entry: &Entry, renewed: bool) -> Report {
+pub(super) fn blocked(entry: &Entry, scanner: Option<IpAddr>, renewed: bool) -> Report {
     Report::Blocked {
         source: entry.source,
         port: entry.port,
+        scanner,
         timeout: entry.timeout,
         reason: entry.reason.clone(),
         renewed,

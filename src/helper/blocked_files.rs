@@ -81,6 +81,21 @@ impl BlockedFiles {
         }
     }
 
+    /// Adds the line of a block from the list of all. The list does not know which address of a
+    /// prefix scanned, so a line that the file has of a prefix stays.
+    pub(super) fn add_listed(&mut self, entry: Entry) {
+        let is_there = self.files.iter_mut().any(|file| {
+            // On an error it is read again before the next write.
+            let _ = file.read_first();
+            let line = base(&entry.subject).and_then(|key| file.lines.get(&key));
+            file.mode == entry.mode
+                && line.is_some_and(|line| line.subject.as_ref() == Some(&entry.subject))
+        });
+        if !is_there || !entry.subject.contains('/') {
+            self.add(entry);
+        }
+    }
+
     /// Removes the line of a block that ended.
     pub(super) fn remove(&mut self, subject: &str) {
         self.files.iter_mut().for_each(|file| file.remove(subject));
@@ -130,7 +145,8 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// A line as text, and what it says.
 fn parsed(line: &[u8]) -> Option<(&str, history::Entry)> {
     let line = std::str::from_utf8(line).ok()?.trim_end();
-    let entry = history::Entry::parse(line).filter(|entry| !entry.is_slowed)?;
+    let entry =
+        history::Entry::parse(line).filter(|entry| entry.state == history::State::Blocked)?;
     Some((line, entry))
 }
 

@@ -204,7 +204,7 @@ impl FileWorker {
                     .retain(&list.iter().map(|block| block.target.clone()).collect::<HashSet<_>>());
             }
             list.sort_by_key(|block| block.at);
-            list.iter().filter_map(entry).for_each(|entry| files.add(entry));
+            list.iter().filter_map(entry).for_each(|entry| files.add_listed(entry));
         }
     }
 

@@ -1,4 +1,5 @@
-//! The history file: a line for each block, and for each source that is slowed, in PortSentry 1.2's format, appended, never truncated.
+//! The history file: a line for each block, each source that is slowed, and each scan that is only
+//! reported, in PortSentry 1.2's format, appended, never truncated.
 //!
 //! A failing disk costs a bounded queue and one message an hour. A file that was rotated away is
 //! reopened.
@@ -14,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use log::Level;
+use serde::{Deserialize, Serialize};
 
 use super::JournalError;
 use crate::config;
@@ -211,14 +213,42 @@ pub struct Entry {
     pub at: Timestamp,
     /// A name, an address, or the blocked prefix in CIDR form.
     pub host: String,
-    /// The address; for a prefix the first one.
+    /// The address of the scanner; of a network that was blocked by hand the first one.
     pub address: IpAddr,
     /// Port number.
     pub port: u16,
     /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
     pub protocol: String,
+    /// What happened to it.
+    pub state: State,
+}
+
+/// What happened to a host: the last word of its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It was blocked.
+    #[default]
+    Blocked,
     /// It was slowed, not blocked.
-    pub is_slowed: bool,
+    Slowed,
+    /// Its scan was reported, and nothing else done.
+    Reported,
+}
+
+impl State {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Blocked => "Blocked",
+            Self::Slowed => "Slowed",
+            Self::Reported => "Reported",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        [Self::Blocked, Self::Slowed, Self::Reported].into_iter().find(|state| state.word() == word)
+    }
 }
 
 impl Entry {
@@ -230,18 +260,14 @@ impl Entry {
         let (hosts, rest) = rest.split_once(" Port: ")?;
         let (host, address) = hosts.rsplit_once('/')?;
         let mut fields = rest.split_ascii_whitespace();
-        let (port, protocol, blocked) = (fields.next()?, fields.next()?, fields.next()?);
-        let is_slowed = blocked == "Slowed";
-        if !is_slowed && blocked != "Blocked" {
-            return None;
-        }
+        let (port, protocol, state) = (fields.next()?, fields.next()?, fields.next()?);
         Some(Self {
             at,
             host: host.to_owned(),
             address: address.parse().ok()?,
             port: port.parse().ok()?,
             protocol: protocol.to_owned(),
-            is_slowed,
+            state: State::of_word(state)?,
         })
     }
 

@@ -50,7 +50,8 @@ pub(crate) enum Class {
     /// `log` records of other modules, which a packet may have caused too.
     Message,
     /// Lines of the history file that packets cause. They do not count for the total: each stands
-    /// for a block in the kernel or a slowed source.
+    /// for a block in the kernel, a slowed source, or a scan that the engine reports once per window
+    /// and source.
     History,
 }
 
@@ -260,6 +261,7 @@ mod tests {
         let notice = |reason| {
             Notice::Engine(Report::Blocked {
                 source: crate::engine::Source::of("192.0.2.1".parse().unwrap(), 64),
+                scanner: None,
                 timeout: None,
                 port: None,
                 reason,

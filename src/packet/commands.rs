@@ -97,6 +97,7 @@ impl PacketThread {
             source: block.source,
             reason: block.reason.clone(),
             port: block.port,
+            scanner: None,
             at: today.checked_sub(now.since(block.since)).unwrap_or(today),
         };
         self.enforcer

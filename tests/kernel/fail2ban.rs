@@ -142,11 +142,18 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
     journal.notify(Notice::Engine(Report::Blocked {
         source,
         port: Some(port),
+        scanner: Some(address),
         timeout: Some(timeout),
         reason: reason.clone(),
         renewed: false,
     }));
-    journal.notify(Notice::Engine(Report::Slowed { source, port, timeout, reason }));
+    journal.notify(Notice::Engine(Report::Slowed {
+        source,
+        port,
+        scanner: address,
+        timeout,
+        reason,
+    }));
     assert_eq!(answered.recv_timeout(Duration::from_secs(10)).unwrap(), address);
     journal.name_found(address, Some(name.to_owned()));
     assert!(journal.stop(Duration::from_secs(10)));
@@ -208,6 +215,34 @@ fn fail2bans_own_filter_matches_scan_blocks_and_neither_manual_nor_slowed_ones()
         "{text}"
     );
     assert_eq!(fail2ban.counts(&history), (scans.len(), others.len()));
+}
+
+#[test]
+fn of_a_blocked_prefix_fail2ban_bans_the_scanner_and_not_the_first_address() {
+    let Some(fail2ban) = Fail2ban::find() else { return };
+    if missing(&["ip", "nft", "nmap"]).is_some() {
+        return;
+    }
+    let (host, scanner, _other) = scene();
+    let directory = tempfile::tempdir().unwrap();
+    let blocked = directory.path().join("blocked");
+    let yaml = format!(
+        "block: {{ ipv6: {{ first: 64, then: 64 }} }}\nblocked_file: {}",
+        blocked.display()
+    );
+    let mut daemon = Daemon::start(&host, &yaml);
+    scan(&scanner, &["-6", "-sS", "-p1-50", "fd66:1::1"]);
+    daemon.wait_for_block("fd66:77::/64");
+    assert!(daemon.stop().success());
+    let history = daemon.path("portsentry.history");
+    let text = std::fs::read_to_string(&history).unwrap();
+    assert!(text.contains(" Host: fd66:77::/64/fd66:77::2 Port: "), "{text}");
+    let mut hosts: Vec<String> =
+        fail2ban.banned(&history).iter().map(|(address, _)| address.to_string()).collect();
+    hosts.dedup();
+    assert_eq!(hosts, ["fd66:77::2"], "{text}");
+    let lines = std::fs::read_to_string(directory.path().join("blocked.atcp")).unwrap();
+    assert!(lines.contains(" Host: fd66:77::/64/fd66:77::2 Port: "), "{lines}");
 }
 
 #[test]

@@ -127,9 +127,9 @@ fn is_history_line(line: &str, address: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// fail2ban's own filter matches so many of these lines, and all but `missed`, if fail2ban is installed or `tests/run` has unpacked
+/// A filter of fail2ban matches so many of these lines, and all but `missed`, if fail2ban is installed or `tests/run` has unpacked
 /// it in the target directory.
-fn fail2ban_finds(history: &Path, lines: usize, missed: usize) {
+fn fail2ban_finds(history: &Path, filter: &str, lines: usize, missed: usize) {
     let unpacked =
         Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");
     let Some(root) = [Path::new("/"), &unpacked]
@@ -145,7 +145,7 @@ fn fail2ban_finds(history: &Path, lines: usize, missed: usize) {
         .arg(root.join("usr/bin/fail2ban-regex"))
         .arg("--config")
         .arg(root.join("etc/fail2ban"))
-        .args([history, Path::new("portsentry")])
+        .args([history, Path::new(filter)])
         .env("PYTHONPATH", root.join("usr/lib/python3/dist-packages"))
         .output()
         .unwrap();
@@ -194,7 +194,23 @@ fn a_host_with_debians_default_files_reports_as_before() {
     );
     assert_eq!(machine.blocked_by_ours(), Vec::<String>::new());
     assert!(scene.reaches_from(SCANNER));
-    assert_eq!(machine.text(HISTORY), history, "what is not blocked is not called so");
+    // What is not blocked is not called so, and has its line all the same.
+    let reported = || machine.text(HISTORY).lines().count() > history.lines().count();
+    assert!(eventually(Duration::from_secs(5), reported), "{}", machine.text(HISTORY));
+    let text = machine.text(HISTORY);
+    let lines: Vec<_> = text.strip_prefix(&*history).unwrap().lines().collect();
+    let [line] = *lines else { panic!("{text}") };
+    let blocked = line.strip_suffix(" TCP Reported").map(|start| format!("{start} TCP Blocked"));
+    assert!(is_history_line(&blocked.unwrap(), SCANNER), "{line}");
+    // fail2ban's jail, which the old program fed with each scan: what the import says to do.
+    assert!(said.contains("the jail skips it"), "{said}");
+    assert!(said.contains("contrib/fail2ban/portsentry.local"), "{said}");
+    let known = history.lines().count();
+    fail2ban_finds(&machine.file(HISTORY), "portsentry", known, 1);
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/fail2ban/portsentry.local");
+    let filter = machine.file("/etc/portsentry.conf");
+    std::fs::copy(ours, &filter).unwrap();
+    fail2ban_finds(&machine.file(HISTORY), filter.to_str().unwrap(), known + 1, 0);
 }
 
 // D12
@@ -277,16 +293,18 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
         !scene.reaches_from(SCANNER) && scene.reaches_from(FRIEND) && scene.reaches_from(OFFICE)
     );
 
-    // The history continues where the old program stopped. The line of the slowed source, before
-    // that of its block, is no block to programs that read blocks.
-    let written = || machine.text(HISTORY).lines().count() == known + 2;
+    // The history continues where the old program stopped. The lines of the reported UDP scan
+    // and of the slowed source, before that of its block, are no blocks to programs that read blocks.
+    let written = || machine.text(HISTORY).lines().count() == known + 3;
     assert!(eventually(Duration::from_secs(5), written), "{}", machine.text(HISTORY));
     let history = machine.text(HISTORY);
-    let lines: Vec<_> = history.lines().filter(|line| !line.ends_with(" TCP Slowed")).collect();
+    let is_other = |line: &str| line.ends_with(" TCP Slowed") || line.ends_with(" UDP Reported");
+    let (others, lines): (Vec<_>, Vec<_>) = history.lines().partition(|line| is_other(line));
+    assert_eq!(others.len(), 2, "{history}");
     assert_eq!(lines.len(), known + 1, "{history}");
     assert!(is_history_line(lines[known], SCANNER), "{history}");
     assert!(known == 0 || is_history_line(lines[0], OLD_SCANNER), "{history}");
-    fail2ban_finds(&machine.file(HISTORY), known + 1, 1);
+    fail2ban_finds(&machine.file(HISTORY), "portsentry", known + 1, 2);
 
     // The recipes' words, under the old program's name.
     for text in [

@@ -248,6 +248,11 @@ fn the_file_of_2_x_is_taken_over() {
         err.contains("HISTORY_FILE lies outside") && err.contains("/var/log/portsentry.log"),
         "{err}"
     );
+    assert!(
+        err.contains("`Scan from:`") && err.contains("contrib/fail2ban/portsentry.local"),
+        "{err}"
+    );
+    assert!(err.contains("control: {group: nagios}"), "{err}");
     assert!(err.contains("ignore file") && err.contains("is not there"), "{err}");
     assert_eq!(
         config.blocked_file.as_deref(),

@@ -27,6 +27,7 @@ use portsentry::control::{
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
+use portsentry::journal::history::State as Past;
 use portsentry::nft::model::{Chain, Hook, Owner, Ruleset};
 use portsentry::nft::text::Form;
 use portsentry::ruleset::{self, SCHEMA, SetId};
@@ -696,7 +697,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         host: "a".into(),
         port: 1,
         protocol: "TCP".into(),
-        state: State::Slowed,
+        state: Past::Slowed,
     };
     let known = Shown {
         address,

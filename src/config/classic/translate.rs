@@ -79,6 +79,7 @@ impl<'r, 't> Translator<'r, 't> {
         let [tcp, udp] = translator.modes(defaults_findings);
         translator.side("TCP", "tcp.mode", tcp);
         translator.side("UDP", "udp.mode", udp);
+        translator.reported_only();
         translator.ignore();
         translator.respond();
         translator.rest();
@@ -227,6 +228,33 @@ impl<'r, 't> Translator<'r, 't> {
             }
         };
         self.set_for(key, word, comments);
+    }
+
+    /// fail2ban's jail, which got a line of each scan from the old program, even of those that it
+    /// only reported.
+    fn reported_only(&mut self) {
+        let blocks = |key| self.valued(key).is_some_and(|(_, value)| value == "1");
+        let (tcp, udp) = (blocks("BLOCK_TCP"), blocks("BLOCK_UDP"));
+        if !self.is_set(HISTORY) || (tcp && udp) {
+            return;
+        }
+        let which = match (tcp, udp) {
+            (true, _) => "of UDP are",
+            (_, true) => "of TCP are",
+            _ => "are",
+        };
+        let fed = if self.is_1_2() {
+            "which fail2ban's jail reads, the old program called them blocked; here such a line ends with Reported, and the jail skips it"
+        } else {
+            "the old program had a line `Scan from:` for each, for its own fail2ban filter; here such a line has PortSentry 1.2's form and ends with Reported"
+        };
+        let first = if tcp { "BLOCK_UDP" } else { "BLOCK_TCP" };
+        let place = self.entry(first).map(|entry| entry.place);
+        self.findings.warning(
+            place,
+            format!("scans {which} not blocked, only reported: in the history, {fed}"),
+            "with fail2ban, copy contrib/fail2ban/portsentry.local to /etc/fail2ban/filter.d/ and let the jail `portsentry` read history_file; or write action: block, and let this program block",
+        );
     }
 
     /// The ignore file and its addresses.

@@ -7,6 +7,7 @@ use super::refusal::Refusal;
 use super::stamp::Stamp;
 use super::status::Status;
 use super::target::Target;
+use crate::journal::history;
 
 /// Rows of a list in one line: some ten kilobytes.
 pub const ROWS_PER_LINE: usize = 64;
@@ -141,7 +142,7 @@ pub struct AllowRow {
 pub struct HistoryRow {
     /// Time of the kernel's acknowledgement.
     pub at: Stamp,
-    /// What was blocked or slowed.
+    /// What was blocked, slowed or reported.
     pub address: Target,
     /// The host's name where the line has one, else the address.
     pub host: String,
@@ -149,13 +150,13 @@ pub struct HistoryRow {
     pub port: u16,
     /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
     pub protocol: String,
-    /// Whether it was blocked or slowed.
+    /// Whether it was blocked, slowed, or only reported.
     #[serde(default)]
-    pub state: State,
+    pub state: history::State,
 }
 
-impl From<crate::journal::history::Entry> for HistoryRow {
-    fn from(entry: crate::journal::history::Entry) -> Self {
+impl From<history::Entry> for HistoryRow {
+    fn from(entry: history::Entry) -> Self {
         let network = entry.network();
         let address = if network.prefix_len() == network.max_prefix_len() {
             Target::Address(network.addr())
@@ -168,7 +169,7 @@ impl From<crate::journal::history::Entry> for HistoryRow {
             host: entry.host,
             port: entry.port,
             protocol: entry.protocol,
-            state: if entry.is_slowed { State::Slowed } else { State::Blocked },
+            state: entry.state,
         }
     }
 }

@@ -85,16 +85,16 @@ impl Blocks {
         let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
         let source = entry.source;
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
-            (State::Blocking, Ok(())) => {
+            (State::Blocking { scanner }, Ok(())) => {
                 entry.since = now;
                 (entry.packets, entry.renewals, entry.refusals) = (0, 0, 0);
                 entry.run(now, entry.timeout);
-                actions.push(Action::Report(blocked(entry, false)));
+                actions.push(Action::Report(blocked(entry, scanner, false)));
                 self.in_force += 1;
                 self.done.blocked += 1;
                 Followup::Blocked(source)
             }
-            (State::Blocking, Err(error)) => {
+            (State::Blocking { .. }, Err(error)) => {
                 let delay = backoff::delay(RETRY_FIRST, RETRY_LAST, entry.refusals.into());
                 entry.refusals = entry.refusals.saturating_add(1);
                 entry.state = State::Refused { until: now.after(delay) };
@@ -114,7 +114,7 @@ impl Blocks {
                 // A scan that continues for a day renews its block two thousand times: report the
                 // first, second, fourth, eighth and so on.
                 if changed || entry.renewals.is_power_of_two() {
-                    actions.push(Action::Report(blocked(entry, true)));
+                    actions.push(Action::Report(blocked(entry, None, true)));
                 }
                 self.done.renewed += 1;
                 if changed { Followup::Blocked(source) } else { Followup::Nothing }

@@ -58,7 +58,7 @@ impl Engine {
         self.blocks.order(
             now,
             source,
-            Order { timeout, reason: Reason::Manual(text.to_owned()), port: None },
+            Order { timeout, reason: Reason::Manual(text.to_owned()), port: None, scanner: None },
             actions,
         );
         Ok(())

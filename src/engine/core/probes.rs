@@ -252,7 +252,8 @@ impl Engine {
         }
         self.slowed.set_reported(source);
         let reason = self.reason(now, source, probe.scan, false);
-        let report = Report::Slowed { source, port: probe.port, timeout, reason };
+        let (port, scanner) = (probe.port, probe.source);
+        let report = Report::Slowed { source, port, scanner, timeout, reason };
         actions.push(Action::Report(report));
     }
 
@@ -301,7 +302,8 @@ impl Engine {
                 not_blocked: None,
             }));
         }
-        self.blocks.order(now, source, Order { timeout, reason, port: Some(probe.port) }, actions);
+        let (port, scanner) = (Some(probe.port), Some(probe.source));
+        self.blocks.order(now, source, Order { timeout, reason, port, scanner }, actions);
     }
 
     /// Takes one of the blocks that unproven sources may get per minute.

@@ -58,9 +58,15 @@ pub(super) fn run(
 /// A block as a line of text files. A block adopted from an earlier run keeps its line in the file,
 /// but gets no new one: its port is unknown.
 pub(super) fn blocked(config: &Config, block: &BlockInForce) -> Blocked {
-    let BlockInForce { source, ref reason, port, at } = *block;
-    let report =
-        Report::Blocked { source, port, timeout: None, reason: reason.clone(), renewed: false };
+    let BlockInForce { source, ref reason, port, scanner, at } = *block;
+    let report = Report::Blocked {
+        source,
+        port,
+        scanner,
+        timeout: None,
+        reason: reason.clone(),
+        renewed: false,
+    };
     let event = Event { at, notice: Notice::Engine(report), name: None };
     Blocked {
         target: source.to_string(),

@@ -48,6 +48,8 @@ pub struct BlockInForce {
     pub reason: Reason,
     /// The port that exceeded the trigger, if known.
     pub port: Option<Port>,
+    /// The address that exceeded it, if known.
+    pub scanner: Option<IpAddr>,
     /// Its start.
     pub at: Timestamp,
 }

@@ -50,7 +50,7 @@ fn block(renew: bool) -> Action {
 }
 
 fn blocked_report(port: Option<Port>, reason: Reason, renewed: bool) -> Report {
-    Report::Blocked { source: source(), port, timeout: None, reason, renewed }
+    Report::Blocked { source: source(), port, scanner: None, timeout: None, reason, renewed }
 }
 
 fn runs(items: &Inbox<Item>) -> usize {
@@ -118,6 +118,7 @@ fn slowed_sources_are_a_choice_and_never_in_files() {
     let slowed = Report::Slowed {
         source: source(),
         port: PORT,
+        scanner: source().addr(),
         timeout: std::time::Duration::from_secs(60),
         reason: reason(),
     };

@@ -25,6 +25,7 @@ use super::phrases::{count, duration, scan_name, transport as transport_name};
 use super::{Line, level};
 use crate::config::PortSet;
 use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source};
+use crate::journal::history::State;
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
 
@@ -302,33 +303,60 @@ fn message_lines(level: Level, text: &str) -> impl Iterator<Item = String> {
         .map(move |line| message(level, "", line))
 }
 
-/// The line of the history file, without its line end; `None` for all events but new blocks and
-/// slowed sources. The latter end with `Slowed`, so that what reads blocks skips them.
+/// The line of the history file, without its line end; `None` for all events but new blocks, slowed
+/// sources, and scans that are reported only because the configuration wants no more. The latter two
+/// end with `Slowed` and `Reported`, so that what reads blocks skips them.
 ///
 /// `1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked`: exactly 1.2's,
-/// since the jail that fail2ban ships reads it. An IPv6 block has its prefix in place of the name
-/// and the prefix's first address in place of the address, so that the line still parses. As in
-/// 1.2, a host's reverse name comes before the slash where it is known; it cannot contain a blank
-/// or a slash. A manual block has no port and is written as `Port: 0 MANUAL`, which fail2ban's
-/// pattern skips.
+/// since the jail that fail2ban ships reads it. Behind the slash is the address of the scanner; in
+/// front of it, instead of the name, an IPv6 block has its prefix. As in 1.2, a host's reverse name
+/// comes before the slash where it is known; it cannot contain a blank or a slash. A manual block has
+/// no port and is written as `Port: 0 MANUAL`, which fail2ban's pattern skips.
 pub(crate) fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
-    let (source, port, what) = match &event.notice {
-        Notice::Engine(Report::Blocked { source, port, renewed: false, .. }) => {
-            (source, *port, "Blocked")
+    let (source, port, scanner, what) = match &event.notice {
+        Notice::Engine(Report::Blocked { source, port, scanner, renewed: false, .. }) => {
+            (source, *port, *scanner, State::Blocked)
         }
-        Notice::Engine(Report::Slowed { source, port, .. }) => (source, Some(*port), "Slowed"),
+        Notice::Engine(Report::Slowed { source, port, scanner, .. }) => {
+            (source, Some(*port), Some(*scanner), State::Slowed)
+        }
+        Notice::Engine(Report::Scan { source, probe, not_blocked: Some(why), .. })
+            if is_chosen(*why) =>
+        {
+            (source, Some(probe.port), Some(probe.source), State::Reported)
+        }
         _ => return None,
     };
-    let address = source.network().addr();
+    let address = scanner.unwrap_or(source.network().addr());
     let (number, name) =
         port.map_or((0, "MANUAL".to_owned()), |port| (port.number, transport_name(port.transport)));
     let local = event.at.to_zoned_datetime(zone.clone());
     Some(format!(
-        "{} - {} Host: {} Port: {number} {name} {what}",
+        "{} - {} Host: {} Port: {number} {name} {}",
         event.at.as_second(),
         local.strftime("%m/%d/%Y %H:%M:%S"),
         both(event.name.as_ref(), source, address),
+        what.word(),
     ))
+}
+
+/// Whether a source is not blocked because the administrator wants a report, or the command, only:
+/// not for sources that must never be blocked, nor where a limit is reached.
+fn is_chosen(why: NotBlocked) -> bool {
+    match why {
+        NotBlocked::Observe
+        | NotBlocked::TcpLog
+        | NotBlocked::TcpCommand
+        | NotBlocked::UdpLog
+        | NotBlocked::UdpCommand
+        | NotBlocked::UnprovenReport => true,
+        NotBlocked::NeverBlock
+        | NotBlocked::Slowed
+        | NotBlocked::Nat64
+        | NotBlocked::PerMinute
+        | NotBlocked::Total
+        | NotBlocked::Ambiguous => false,
+    }
 }
 
 #[cfg(test)]
@@ -559,8 +587,15 @@ INFO adminalert: 2 blocks left in force in the kernel."
         );
         assert_eq!(
             line(blocked("2001:db8:1::7", 22, false)).unwrap(),
-            "1795188400 - 11/20/2026 15:26:40 Host: 2001:db8:1::/64/2001:db8:1:: Port: 22 TCP Blocked"
+            "1795188400 - 11/20/2026 15:26:40 Host: 2001:db8:1::/64/2001:db8:1::7 Port: 22 TCP Blocked"
         );
+        let reported =
+            |why| line(scan("2001:db8:1::7", ScanKind::Udp, Transport::Udp, 9, Some(why)));
+        assert_eq!(
+            reported("udp.action is log").unwrap(),
+            "1795188400 - 11/20/2026 15:26:40 Host: 2001:db8:1::/64/2001:db8:1::7 Port: 9 UDP Reported"
+        );
+        assert_eq!(reported("never-block address"), None, "fail2ban may read these lines");
         assert_eq!(line(blocked("10.77.1.1", 1, true)), None);
         let east = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
         assert!(

@@ -128,7 +128,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             facts.push(("not_blocked", not_blocked.map(NotBlocked::text).into()));
             facts
         }
-        Report::Slowed { source, port, timeout, reason } => {
+        Report::Slowed { source, port, timeout, reason, .. } => {
             let mut facts = vec![
                 kind("slowed"),
                 address(source),
@@ -152,7 +152,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             };
             vec![kind("released"), address(source), name, ("ending", ending.into())]
         }
-        Report::Blocked { source, port, timeout, reason, renewed } => {
+        Report::Blocked { source, port, timeout, reason, renewed, .. } => {
             let mut facts = vec![
                 kind("blocked"),
                 address(source),

@@ -44,6 +44,7 @@ fn events() -> Vec<Event> {
         notices.push(Notice::Engine(Report::Blocked {
             source: host,
             port: None,
+            scanner: None,
             timeout,
             reason,
             renewed: false,

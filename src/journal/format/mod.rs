@@ -292,6 +292,7 @@ pub(crate) mod samples {
         Notice::Engine(Report::Blocked {
             source: Source::of(source.parse().unwrap(), 64),
             port: Some(Port { transport: Transport::Tcp, number }),
+            scanner: source.parse().ok(),
             timeout: Some(Duration::from_secs(60)),
             reason: reason(ScanKind::Syn),
             renewed,
@@ -302,6 +303,7 @@ pub(crate) mod samples {
         Notice::Engine(Report::Slowed {
             source: Source::of(source.parse().unwrap(), 64),
             port: Port { transport: Transport::Tcp, number },
+            scanner: source.parse().unwrap(),
             timeout: Duration::from_secs(60),
             reason: reason(ScanKind::Syn),
         })
@@ -323,6 +325,7 @@ pub(crate) mod samples {
             Notice::Engine(Report::Blocked {
                 source: Source::from("192.0.2.0/24".parse::<ipnet::IpNet>().unwrap()),
                 port: None,
+                scanner: None,
                 timeout: None,
                 reason: Reason::Manual("abuse".into()),
                 renewed: false,

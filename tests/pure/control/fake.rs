@@ -15,6 +15,7 @@ use portsentry::control::{
     Tracked, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
+use portsentry::journal::history::State as Past;
 use portsentry::journal::sink::Sink;
 use portsentry::journal::{JournalHandle, Settings};
 
@@ -242,7 +243,7 @@ impl Handler for FakeHandler {
                     },
                     port: u16::try_from(n).unwrap(),
                     protocol: if n == 2 { "MANUAL".into() } else { "TCP".into() },
-                    state: if n == 3 { State::Slowed } else { State::Blocked },
+                    state: if n == 3 { Past::Slowed } else { Past::Blocked },
                 });
                 Answer::history(rows)
             }

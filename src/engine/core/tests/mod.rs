@@ -197,7 +197,7 @@ impl Bench {
                     if renewed { " renewed" } else { "" }
                 )
             }
-            Report::Slowed { source, port, timeout, reason } => {
+            Report::Slowed { source, port, timeout, reason, .. } => {
                 format!("slowed {source} {timeout:?} for {port}: {reason}")
             }
             Report::Released { source, ending } => format!("released {source} {ending:?}"),
