@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,8 @@ const GATHER_TIME: Duration = Duration::from_secs(1);
 /// Bytes of a file that are read at most: the maximum number of lines, at 400 bytes.
 const SIZE_MAX: u64 = 4 << 20;
 
-/// Same as the history file's: the group may read it, others may not.
+/// Same as the history file's: the group may read it, others may not. It is `control.group`, so that
+/// a program for monitoring needs not be root.
 const MODE: u32 = 0o640;
 
 /// A line of a file.
@@ -50,14 +52,18 @@ pub(super) struct BlockedFiles {
 
 impl BlockedFiles {
     /// The files `<base>.tcp` and so on. Nothing is read or written yet.
-    pub(super) fn new(base: PathBuf) -> Self {
+    /// `group`, an id, may read them.
+    pub(super) fn new(base: PathBuf, group: Option<u32>) -> Self {
         let path = |mode: ClassicMode| {
             let mut path = base.clone().into_os_string();
             path.push(format!(".{}", mode.word()));
             PathBuf::from(path)
         };
         Self {
-            files: ClassicMode::ALL.into_iter().map(|mode| One::new(mode, path(mode))).collect(),
+            files: ClassicMode::ALL
+                .into_iter()
+                .map(|mode| One::new(mode, path(mode), group))
+                .collect(),
         }
     }
 
@@ -171,6 +177,7 @@ struct One {
     mode: ClassicMode,
     mirror: Mirror,
     used: bool,
+    group: Option<u32>,
     /// By the first address of their subjects.
     lines: HashMap<IpAddr, Line>,
     next: u64,
@@ -180,11 +187,12 @@ struct One {
 }
 
 impl One {
-    fn new(mode: ClassicMode, path: PathBuf) -> Self {
+    fn new(mode: ClassicMode, path: PathBuf, group: Option<u32>) -> Self {
         Self {
             mode,
             mirror: Mirror::new(path, MODE, SIZE_MAX, GATHER_TIME),
             used: false,
+            group,
             lines: HashMap::new(),
             next: 0,
             read: false,
@@ -277,8 +285,23 @@ impl One {
             return Vec::new();
         }
         let result = self.read_first().and_then(|()| self.apply());
+        if result.is_ok() {
+            self.share();
+        }
         self.mirror.on_result(now, result);
         std::mem::take(&mut self.mirror.messages)
+    }
+
+    /// Gives the file to the group. A replaced file keeps its group, so that this changes a new one
+    /// only.
+    fn share(&mut self) {
+        let path = self.mirror.path();
+        let is_others = |gid| std::fs::metadata(path).is_ok_and(|found| found.gid() != gid);
+        let Some(gid) = self.group.filter(|gid| is_others(*gid)) else { return };
+        if let Err(error) = std::os::unix::fs::chown(path, None, Some(gid)) {
+            let text = format!("{} cannot be given to control.group: {error}", path.display());
+            self.mirror.warn_once(text);
+        }
     }
 
     fn apply(&mut self) -> Result<(), Error> {

@@ -17,6 +17,7 @@ use super::hosts_deny::HostsDeny;
 use super::mirror::MirrorFile;
 use super::protocol::{Blocked, List, Message, Settings};
 use crate::config::ClassicMode;
+use crate::sys::peer;
 
 /// Orders that wait for a slow disk: a whole list of blocks in chunks, and some thousand changes.
 const QUEUE: usize = 4096;
@@ -220,7 +221,8 @@ impl FileWorker {
             self.retire(old);
         }
         if self.settings.blocked_file != settings.blocked_file {
-            let new = settings.blocked_file.clone().map(BlockedFiles::new);
+            let group = self.group(&settings.group);
+            let new = settings.blocked_file.clone().map(|base| BlockedFiles::new(base, group));
             let old = std::mem::replace(&mut self.blocked, new);
             self.retire(old);
         }
@@ -230,6 +232,21 @@ impl FileWorker {
             files.use_modes(&modes);
         }
         self.settings = settings;
+    }
+
+    /// The id of the group that reads the blocked files.
+    fn group(&self, name: &str) -> Option<u32> {
+        if name.is_empty() {
+            return None;
+        }
+        let group = peer::group_id(name).ok().flatten();
+        if group.is_none() {
+            let text = format!(
+                "control.group: there is no group {name:?}: root alone reads the blocked files"
+            );
+            (self.notify)(Message::Warning(text));
+        }
+        group
     }
 
     fn retire(&mut self, file: Option<impl MirrorFile + 'static>) {

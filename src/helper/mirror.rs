@@ -360,7 +360,7 @@ impl Mirror {
         Ok(Some((found, bytes)))
     }
 
-    fn warn_once(&mut self, text: String) {
+    pub(super) fn warn_once(&mut self, text: String) {
         // The link's target and a few attributes. More messages mean that the link keeps changing.
         const REPORTED_ONCE_MAX: usize = 16;
         if self.reported.len() < REPORTED_ONCE_MAX && !self.reported.contains(&text) {

@@ -53,6 +53,8 @@ pub struct Settings {
     pub hosts_deny: Option<HostsDeny>,
     /// `blocked_file`: the name without its mode.
     pub blocked_file: Option<PathBuf>,
+    /// `control.group`, whose members read the blocked files; empty: none.
+    pub group: String,
     /// The classic names of the modes in use.
     pub modes: Vec<String>,
 }
@@ -249,6 +251,7 @@ mod tests {
             command_timeout: Duration::MAX,
             hosts_deny: Some(HostsDeny { path: path.clone(), line: text }),
             blocked_file: Some(path),
+            group: "\u{1}".repeat(32),
             modes: vec!["atcp".to_owned(), "audp".to_owned()],
         };
         assert!(encode(&Order::Configure(Box::new(settings))).is_some());

@@ -164,6 +164,9 @@ fn the_daemon_works_in_the_units_sandbox_and_names_missing_rights() {
     assert_eq!(machine.text("/etc/hosts.deny"), "ALL: 203.0.113.9\n");
     let blocked = || machine.text("/var/lib/portsentry/portsentry.blocked.tcp").contains(SCANNER);
     assert!(eventually(Duration::from_secs(10), blocked));
+    // For programs for monitoring.
+    let facts = fs::metadata(machine.file("/var/lib/portsentry/portsentry.blocked.tcp")).unwrap();
+    assert_eq!((facts.gid(), facts.permissions().mode() & 0o777), (4, 0o640), "adm");
     // The umask keeps the group's read permission, and gives others none.
     let history = fs::metadata(machine.file("/var/lib/portsentry/portsentry.history")).unwrap();
     assert_eq!(history.permissions().mode() & 0o777, 0o640);

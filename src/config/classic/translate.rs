@@ -378,6 +378,11 @@ impl<'r, 't> Translator<'r, 't> {
                 let comment =
                     "a file for each mode, as before (.atcp); a line leaves it when its block ends";
                 self.own_file(entry, blocked, values::PATH_MAX - ".atcp".len(), Some(comment));
+                self.findings.warning(
+                    entry.at(0),
+                    "the blocked files are for root, and others read them by a group only",
+                    "for a program for monitoring write its group: control: {group: nagios}",
+                );
             }
             None => self.missing(blocked),
         }

@@ -14,12 +14,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let files = BlockedFiles::new(directory.path().join("portsentry.blocked"));
+        let files = BlockedFiles::new(directory.path().join("portsentry.blocked"), None);
         Self { directory, files, now: Instant::now() }
     }
 
     fn restart(&mut self) {
-        self.files = BlockedFiles::new(self.directory.path().join("portsentry.blocked"));
+        self.files = BlockedFiles::new(self.directory.path().join("portsentry.blocked"), None);
     }
 
     fn path(&self, mode: ClassicMode) -> PathBuf {
@@ -47,6 +47,49 @@ fn line(n: u32, name: &str, address: &str) -> String {
 fn entry(mode: ClassicMode, n: u32, subject: &str) -> Entry {
     let address = base(subject).unwrap().to_string();
     Entry { mode, subject: subject.into(), line: line(n, subject, &address) }
+}
+
+#[test]
+fn the_control_group_reads_the_files() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut world = World::new();
+    let facts = |world: &World| {
+        let facts = std::fs::metadata(world.path(ClassicMode::Atcp)).unwrap();
+        (facts.gid(), facts.mode() & 0o7777)
+    };
+    world.files.use_modes(&[ClassicMode::Atcp]);
+    assert_eq!(world.later(GATHERED_BY), []);
+    assert_eq!(facts(&world), (0, 0o640));
+    // Also one of an earlier run, and one that is replaced.
+    world.files = BlockedFiles::new(world.directory.path().join("portsentry.blocked"), Some(4));
+    world.files.use_modes(&[ClassicMode::Atcp]);
+    assert_eq!(world.later(GATHERED_BY), []);
+    assert_eq!(facts(&world), (4, 0o640));
+    world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.9"));
+    assert_eq!(world.later(GATHERED_BY), []);
+    assert_eq!((facts(&world), world.text(ClassicMode::Atcp).lines().count()), ((4, 0o640), 1));
+}
+
+#[test]
+fn a_listed_prefix_keeps_the_line_with_its_scanner() {
+    let mut world = World::new();
+    world.files.use_modes(&[ClassicMode::Atcp]);
+    let subject = "2001:db8::/64".to_owned();
+    let scanned = line(1, &subject, "2001:db8::7");
+    world.files.add(Entry { mode: ClassicMode::Atcp, subject, line: scanned.clone() });
+    world.files.add_listed(entry(ClassicMode::Atcp, 1, "2001:db8::/64"));
+    world.files.add_listed(entry(ClassicMode::Atcp, 2, "192.0.2.9"));
+    assert_eq!(world.later(GATHERED_BY), []);
+    let text = world.text(ClassicMode::Atcp);
+    assert!(text.contains(&scanned) && text.lines().count() == 2, "{text}");
+    // Read again after a restart.
+    world.restart();
+    world.files.use_modes(&[ClassicMode::Atcp]);
+    world.files.add_listed(entry(ClassicMode::Atcp, 1, "2001:db8::/64"));
+    assert_eq!(world.later(GATHERED_BY), []);
+    assert_eq!(world.text(ClassicMode::Atcp).matches(&scanned).count(), 1);
 }
 
 #[test]
@@ -264,7 +307,7 @@ fn foreign_files_are_never_overwritten() {
 fn a_missing_directory_is_reported_once_and_loses_nothing() {
     let mut world = World::new();
     let base = world.directory.path().join("later/portsentry.blocked");
-    world.files = BlockedFiles::new(base.clone());
+    world.files = BlockedFiles::new(base.clone(), None);
     world.files.use_modes(&[ClassicMode::Atcp]);
     world.files.add(entry(ClassicMode::Atcp, 1, "192.0.2.1"));
     let messages = world.later(GATHERED_BY);

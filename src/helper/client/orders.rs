@@ -23,6 +23,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             .enabled
             .then(|| HostsDeny { path: deny.path.clone(), line: deny.line.clone() }),
         blocked_file: config.blocked_file.clone(),
+        group: config.control.group.clone(),
         modes: [Transport::Tcp, Transport::Udp]
             .into_iter()
             .filter_map(|of| mode_word(config, of))
