@@ -37,12 +37,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Applies a change, for example of the command line, and checks for contradictions again.
+    /// Applies a change, for example of the command line, and checks for contradictions again, and
+    /// with the unit that the configuration will run under, if it is given.
     ///
     /// # Errors
     /// Faults that the change causes. Such a finding has no place, since no line of the file is at
     /// fault.
-    pub fn changed(mut self, change: impl FnOnce(&mut Config)) -> Result<Self, Refused> {
+    pub fn changed(
+        mut self,
+        change: impl FnOnce(&mut Config),
+        unit: Option<&Unit>,
+    ) -> Result<Self, Refused> {
         let before = self.config.clone();
         change(&mut self.config);
         if self.config == before {
@@ -51,6 +56,9 @@ impl Loaded {
         let path = Path::new("the command line");
         let mut reader = Reader::new(Findings::new(path, ""));
         check::check(&self.config, &mut reader);
+        if let Some(unit) = unit {
+            unit::judge(&self.config, unit, &mut reader);
+        }
         let findings = reader.findings.finish();
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(Refused { findings });

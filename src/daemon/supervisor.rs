@@ -78,13 +78,15 @@ pub(super) struct Reloaded {
 /// # Errors
 /// Every finding, in words.
 pub(super) fn load(options: &Options) -> Result<Loaded, String> {
-    let loaded = match &options.config {
-        path if options.check => config::load_under(path.as_deref(), &Unit::of_system()),
-        Some(path) => config::load(path),
-        None => config::load_default(),
+    // The daemon itself finds out what its unit refuses.
+    let unit = options.check.then(Unit::of_system);
+    let loaded = match (&options.config, &unit) {
+        (path, Some(unit)) => config::load_under(path.as_deref(), unit),
+        (Some(path), None) => config::load(path),
+        (None, None) => config::load_default(),
     };
     loaded
-        .and_then(|loaded| loaded.changed(|config| options.apply_classic(config)))
+        .and_then(|loaded| loaded.changed(|config| options.apply_classic(config), unit.as_ref()))
         .map_err(|refused| refused.to_string())
 }
 

@@ -245,6 +245,14 @@ fn the_check_finds_what_the_unit_refuses_and_what_a_drop_in_grants() {
     start_caged(&mut machine, "/var/log");
     assert!(machine.file("/var/log/portsentry.log").exists());
     machine.stop_ours();
+
+    // Also of what the classic modes of the command line need.
+    let fewer = format!("{drop_in}CapabilityBoundingSet=~CAP_NET_BIND_SERVICE\n");
+    machine.write("/etc/systemd/system/portsentry.service.d/log.conf", &fewer);
+    assert!(!check(&machine).1.contains("under "));
+    let connect = machine.output(PORTSENTRY, &["--check", "-udp"]);
+    let said = String::from_utf8_lossy(&connect.stderr);
+    assert!(said.contains("CAP_NET_BIND_SERVICE is missing"), "{said}");
 }
 
 // P24
