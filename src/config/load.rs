@@ -70,6 +70,12 @@ impl Loaded {
         self.warnings.extend(news.collect::<Vec<_>>());
         Ok(self)
     }
+
+    /// Adds a warning about something outside the file, which a key of it needs.
+    pub fn warn(&mut self, message: String, remedy: String) {
+        let file = self.from.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        self.warnings.push(Finding::new(Severity::Warning, file, None, message, remedy));
+    }
 }
 
 /// A refused configuration: exit status 78, EX_CONFIG (sysexits.h).

@@ -10,11 +10,15 @@ use super::failure::Failure;
 use super::run::document;
 use super::status;
 use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused, Unit};
+use crate::daemon::interfaces;
 use crate::journal::format::{printable, printable_lines};
 
 /// Checks `file`, or the daemon's own, and prints the findings.
 pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
-    let result = config::load_under(file, &Unit::of_system());
+    let result = config::load_under(file, &Unit::of_system()).map(|mut loaded| {
+        interfaces::check(&mut loaded);
+        loaded
+    });
     let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).to_string_lossy();
     let texts = |findings: &[Finding]| -> Vec<String> {
         findings.iter().map(ToString::to_string).collect()

@@ -12,6 +12,7 @@
 //! ever.
 
 mod allow_file;
+pub(crate) mod interfaces;
 mod listing;
 pub mod options;
 mod protected;
@@ -118,10 +119,11 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
 }
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
-    let loaded = supervisor::load(&options).map_err(|findings| {
+    let mut loaded = supervisor::load(&options).map_err(|findings| {
         Failure::new(EX_CONFIG, format!("the configuration is refused\n{findings}"))
     })?;
     if options.check {
+        interfaces::check(&mut loaded);
         for warning in &loaded.warnings {
             let _ = writeln!(std::io::stderr(), "{warning}");
         }
@@ -225,7 +227,7 @@ fn start(
     if !was_tracking {
         journal.notify(Notice::Warning(status::TRACKING_BEGINS.to_owned()));
     }
-    let view = SharedView::new(View::new(loaded, ruleset, protected));
+    let view = SharedView::new(View::new(loaded, ruleset, protected, complaints));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let sources = status::Sources {
         started: Instant::now(),
@@ -258,7 +260,6 @@ fn start(
         inbox: order_inbox,
         routes,
         signals,
-        complaints,
         services: (services, Instant::now()),
         tracking_fills: false,
         stale: false,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::allow_file::AllowFile;
+use super::interfaces;
 use crate::config::{Config, NeverBlock};
 use crate::enforce::Services;
 use crate::errors::error_chain;
@@ -110,13 +111,15 @@ impl Guard {
     }
 
     /// Gathers the list again; `ignored` is what the ignore file names. What cannot be learned just
-    /// now is reported in `complaints`, and what was known of that kind holds on.
+    /// now is reported in `complaints`, and what was known of that kind holds on. The interfaces
+    /// that are to be watched, and are not there, are reported too.
     pub(super) fn gather(
         &mut self,
         config: &Config,
         ignored: &[IpNet],
         complaints: &mut Vec<String>,
     ) -> Protected {
+        complaints.extend(interfaces::complaints(&config.interfaces, &mut self.routes));
         let mut list = Protected::new();
         let mut add = |network: IpNet, because| {
             list.entry(network.trunc()).or_insert(because);

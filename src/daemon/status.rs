@@ -53,7 +53,7 @@ impl Sources {
         let store = self.store.figures();
         let view = view.lock();
         let config = &view.config;
-        let mut warnings = view.warnings.clone();
+        let mut warnings = [&*view.warnings, &*view.complaints].concat();
         if figures.capture.lost > 0 {
             warnings.push(format!(
                 "{} packets were lost between the kernel and the daemon",

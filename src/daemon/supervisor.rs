@@ -143,8 +143,6 @@ pub(super) struct Supervisor {
     pub routes: route::Monitor,
     /// Signals.
     pub signals: Signals,
-    /// The last complaints about what cannot be learned, so that each is told once.
-    pub complaints: Vec<String>,
     /// The services that were sent to the packet thread last, and when that was.
     pub services: (Services, Instant),
     /// That the table of tracked connections fills was reported.
@@ -194,7 +192,10 @@ impl Supervisor {
             self.wait(wake_at.saturating_duration_since(Instant::now()));
             match self.routes.changed() {
                 Ok(heard) => changed |= heard,
-                Err(error) => self.complain(vec![error_chain(&error)]),
+                Err(error) => {
+                    let known = self.view.lock().complaints.clone();
+                    self.complain([known, vec![error_chain(&error)]].concat());
+                }
             }
             for request in self.signals.take() {
                 match request {
@@ -300,7 +301,7 @@ impl Supervisor {
         }
         status::tell_watching(&self.journal, config, &services.open);
         self.services = (services, Instant::now());
-        *self.view.lock() = View::new(loaded, ruleset, protected);
+        *self.view.lock() = View::new(loaded, ruleset, protected, old.complaints);
         self.stale = false;
         self.complain(complaints);
         Ok(Reloaded { changes, warnings: applied })
@@ -359,13 +360,15 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Tells what is new among the complaints.
-    fn complain(&mut self, complaints: Vec<String>) {
-        for complaint in complaints.iter().filter(|complaint| !self.complaints.contains(complaint))
-        {
+    /// Shows the complaints in the status, and reports each once, and its end.
+    fn complain(&self, complaints: Vec<String>) {
+        let last = std::mem::replace(&mut self.view.lock().complaints, complaints.clone());
+        for complaint in complaints.iter().filter(|complaint| !last.contains(complaint)) {
             self.journal.notify(Notice::Warning(complaint.clone()));
         }
-        self.complaints = complaints;
+        for complaint in last.iter().filter(|complaint| !complaints.contains(complaint)) {
+            log::info!("no longer so: {complaint}");
+        }
     }
 
     fn pat_watchdog(&self) {

@@ -26,11 +26,19 @@ pub(super) struct View {
     pub protected: Arc<Protected>,
     /// What the administrator should see to.
     pub warnings: Vec<String>,
+    /// The same of what changes without the configuration: what cannot be learned, and interfaces
+    /// that are not there.
+    pub complaints: Vec<String>,
 }
 
 impl View {
     /// Of a configuration that is in force with these rules and this never-block list.
-    pub(super) fn new(loaded: Loaded, ruleset: Ruleset, protected: Protected) -> Self {
+    pub(super) fn new(
+        loaded: Loaded,
+        ruleset: Ruleset,
+        protected: Protected,
+        complaints: Vec<String>,
+    ) -> Self {
         let Loaded { config, ignored, warnings, from } = loaded;
         Self {
             config: Arc::new(config),
@@ -39,6 +47,7 @@ impl View {
             ruleset: Arc::new(ruleset),
             protected: Arc::new(protected),
             warnings: warnings.iter().map(ToString::to_string).collect(),
+            complaints,
         }
     }
 }

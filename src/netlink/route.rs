@@ -30,6 +30,11 @@ const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_GETNEXTHOP: u16 = 106;
 /// `NHA_GATEWAY` (linux/nexthop.h).
 const NHA_GATEWAY: u16 = 6;
+/// `IFLA_IFNAME`, `IFLA_MASTER`, `IFLA_PROP_LIST` and in it `IFLA_ALT_IFNAME` (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
 
 /// `RTNLGRP_LINK`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`
 /// (linux/rtnetlink.h).
@@ -58,6 +63,19 @@ pub struct OwnAddress {
     pub peer: Option<IpAddr>,
 }
 
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name: the one that rules compare.
+    pub name: String,
+    /// Its other names.
+    pub alternative_names: Vec<String>,
+    /// The index of the bridge, bond or VRF that it is a member of: its packets arrive there.
+    pub master: Option<u32>,
+}
+
 /// A socket for listing addresses and routes of the network namespace in which it was opened.
 pub struct Routes(Dumper);
 
@@ -79,6 +97,19 @@ impl Routes {
         self.list("addresses", Rtm::Getaddr.into(), &[0; 8], |addresses, kind, payload| {
             if kind == u16::from(Rtm::Newaddr) {
                 addresses.extend(decode_address(payload));
+            }
+        })
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// [`Error::List`].
+    pub fn links(&mut self) -> Result<BTreeSet<Link>, Error> {
+        // struct ifinfomsg: family, padding, type, index, flags, change.
+        self.list("interfaces", Rtm::Getlink.into(), &[0; 16], |links, kind, payload| {
+            if kind == u16::from(Rtm::Newlink) {
+                links.extend(decode_link(payload));
             }
         })
     }
@@ -229,6 +260,24 @@ pub fn decode_address(payload: &[u8]) -> Option<OwnAddress> {
         prefix: *message.ifa_prefixlen(),
         interface: *message.ifa_index(),
         peer: far.filter(|far| *far != own),
+    })
+}
+
+/// Decodes an interface from the payload of an RTM_NEWLINK; `None` if it has no name.
+pub fn decode_link(payload: &[u8]) -> Option<Link> {
+    let (head, attributes) = payload.split_first_chunk::<16>()?;
+    let [_, _, _, _, index @ .., _, _, _, _, _, _, _, _] = *head;
+    let attributes = Attributes(attributes);
+    let number = |value: &[u8]| Some(u32::from_ne_bytes(value.try_into().ok()?));
+    Some(Link {
+        index: u32::from_ne_bytes(index),
+        name: attributes.str(IFLA_IFNAME)?.to_owned(),
+        alternative_names: attributes
+            .nested(IFLA_PROP_LIST)
+            .filter(|property| property.kind == IFLA_ALT_IFNAME)
+            .filter_map(|property| Some(property.str()?.to_owned()))
+            .collect(),
+        master: attributes.get(IFLA_MASTER).and_then(|master| number(master.value)),
     })
 }
 
@@ -416,6 +465,7 @@ mod tests {
         fn no_bytes_make_the_decoders_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
             let _ = decode_address(&bytes);
             let _ = decode_next_hop(&bytes);
+            let _ = decode_link(&bytes);
             decode_route(&bytes, &mut |_| {});
         }
 
@@ -436,6 +486,7 @@ mod tests {
             for family in [2, 10] {
                 let _ = decode_address(&[&[family, 24, 0, 0, 7, 0, 0, 0][..], &attributes].concat());
                 let _ = decode_next_hop(&[&[family, 0, 0, 0, 0, 0, 0, 0][..], &attributes].concat());
+                let _ = decode_link(&[&[0; 16][..], &attributes].concat());
                 decode_route(&[route(family, 3, 0), attributes.clone()].concat(), &mut |_| {});
             }
         }

@@ -44,6 +44,7 @@ mod route;
 mod rules_first;
 mod ruleset;
 mod services;
+mod shared_host;
 mod slow;
 mod slowed;
 mod store;

@@ -1,0 +1,109 @@
+//! What else lives on a host and its links: interfaces that are not there, neighbours that are never
+//! blocked, tables of others with our name, unusual addresses, tools that read the same packets.
+
+use crate::support;
+
+use std::process::Output;
+use std::time::Duration;
+
+use support::daemon::Daemon;
+use support::scene::{DEVICE, Scene};
+use support::{eventually, missing};
+
+const TOOLS: &[&str] = &["ip", "nft", "nmap"];
+/// The time in which what is never blocked, and a link, are looked at again.
+const SOON: Duration = Duration::from_secs(5);
+
+fn scene() -> Scene {
+    Scene::new(&["10.71.0.1/24"], &["10.71.0.2/24", "10.71.0.3/24"])
+}
+
+fn warnings(daemon: &Daemon<'_>) -> Vec<String> {
+    let status = daemon.json(&["status"]);
+    let list = status["warnings"].as_array().unwrap().iter();
+    list.map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// What both programs print that check a configuration, in the daemon's namespace.
+fn check(scene: &Scene, daemon: &Daemon<'_>) -> [String; 2] {
+    let file = daemon.path("portsentry.yaml");
+    let file = file.to_str().unwrap();
+    let text = |found: Output| {
+        assert!(found.status.success());
+        String::from_utf8_lossy(&[found.stdout, found.stderr].concat()).into_owned()
+    };
+    [
+        [env!("CARGO_BIN_EXE_portsentry"), "--config", file, "--check"],
+        [env!("CARGO_BIN_EXE_portsentryctl"), "check", file, "--json"],
+    ]
+    .map(|words| text(scene.host.output(words[0], &words[1..], SOON)))
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_reported_until_it_is() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "interfaces: [eth9]");
+    let message = "there is no interface eth9: nothing is seen on it until it appears";
+    assert!(daemon.log().contains(message), "{}", daemon.log());
+    assert!(warnings(&daemon).iter().any(|text| text.contains(message)), "{:?}", warnings(&daemon));
+    for text in check(&scene, &daemon) {
+        assert!(text.contains(message) && text.contains("ip link"), "{text}");
+    }
+    scene.scan("-p1-20");
+    assert_eq!(daemon.json(&["status"])["probes"], 0);
+    // It appears.
+    scene.host.run("ip", &["link", "set", DEVICE, "down"]);
+    scene.host.run("ip", &["link", "set", DEVICE, "name", "eth9"]);
+    scene.host.run("ip", &["link", "set", "eth9", "up"]);
+    scene.scan("-p1-20");
+    daemon.wait_for_block("10.71.0.2");
+    assert!(eventually(SOON, || warnings(&daemon).is_empty()), "{:?}", warnings(&daemon));
+    for text in check(&scene, &daemon) {
+        assert!(!text.contains("eth9: nothing"), "{text}");
+    }
+    // It disappears.
+    scene.host.run("ip", &["link", "set", "eth9", "down"]);
+    scene.host.run("ip", &["link", "set", "eth9", "name", DEVICE]);
+    assert!(eventually(SOON, || warnings(&daemon).len() == 1), "{:?}", warnings(&daemon));
+    assert_eq!(daemon.log().matches(&format!("WARNING: `interfaces`: {message}")).count(), 2);
+}
+
+/// Names that exist, and on which no packet arrives all the same.
+#[test]
+fn a_member_of_a_bridge_is_reported_with_the_name_of_the_bridge() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let ip = |words: &str| scene.host.run("ip", &words.split(' ').collect::<Vec<_>>());
+    ip("addr flush dev scan0");
+    ip("link add br0 type bridge");
+    ip("link set scan0 master br0");
+    ip("link set br0 up");
+    ip("addr add 10.71.0.1/24 dev br0");
+    ip("link property add dev br0 altname uplink");
+    let daemon = Daemon::start(&scene.host, "interfaces: [scan0]");
+    let warned = |text: &str, remedy: &str| {
+        let is_told =
+            || warnings(&daemon).iter().any(|told| told.contains(text) && told.contains(remedy));
+        assert!(eventually(SOON, is_told), "{:?}", warnings(&daemon));
+        assert!(daemon.log().contains(text), "{}", daemon.log());
+        for told in check(&scene, &daemon) {
+            assert!(told.contains(text) && told.contains(remedy), "{told}");
+        }
+    };
+    warned("scan0 is a member of br0, and its packets arrive on br0", "write br0");
+    scene.scan("-p1-20");
+    assert_eq!(daemon.json(&["status"])["probes"], 0);
+    daemon.write_configuration("interfaces: [uplink]");
+    assert!(daemon.ctl(&["reload"]).status.success());
+    warned("uplink is another name of br0", "write br0");
+    daemon.write_configuration("interfaces: [br0]");
+    assert!(daemon.ctl(&["reload"]).status.success());
+    assert!(warnings(&daemon).is_empty(), "{:?}", warnings(&daemon));
+    scene.scan("-p1-20");
+    daemon.wait_for_block("10.71.0.2");
+}
