@@ -67,10 +67,12 @@ impl Default for Config {
                 // An administrator who logs in once a week.
                 admins: Admins { memory: Some(Duration::from_secs(7 * 86_400)) },
             },
-            allow: vec![
+            allow: [
                 IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8)),
                 IpNet::from(std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)),
-            ],
+            ]
+            .map(Into::into)
+            .to_vec(),
             ignore_file: Some(PathBuf::from("/etc/portsentry/portsentry.ignore")),
             respond: Respond {
                 command: Vec::new(),

@@ -5,8 +5,6 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 use super::diagnostic::{Place, shown};
 use super::keys::{Key, Kind};
 use super::keyword::{Keyword, keywords};
@@ -15,7 +13,7 @@ use super::phrases::{describe, quoting};
 use super::reader::Reader;
 use super::tree::{Node, Value};
 use super::values::{self, Wrong};
-use super::{CommandOn, Ipv6Accounts, PortSet, written};
+use super::{Allowed, CommandOn, Ipv6Accounts, PortSet, written};
 
 /// A field that a key sets.
 pub(super) trait Field {
@@ -87,8 +85,8 @@ impl<'n> Input<'n, '_> {
         }
     }
 
-    /// The texts of a list, with their places.
-    fn texts(&mut self) -> Result<Vec<(&'n str, Place)>, Wrong> {
+    /// The items of a list.
+    fn items(&self) -> Result<&'n [Node], Wrong> {
         let Value::List(items) = &self.node.value else {
             let remedy = match &self.node.value {
                 Value::Text(text) => format!("put it into brackets: [{}]", shown(text)),
@@ -96,6 +94,12 @@ impl<'n> Input<'n, '_> {
             };
             return Err(self.mismatch(self.node, "a list", remedy));
         };
+        Ok(items)
+    }
+
+    /// The texts of a list, with their places.
+    fn texts(&mut self) -> Result<Vec<(&'n str, Place)>, Wrong> {
+        let items = self.items()?;
         let mut texts = Vec::with_capacity(items.len());
         for item in items {
             match &item.value {
@@ -321,26 +325,67 @@ impl Field for PortSet {
     }
 }
 
-/// Addresses and networks.
-impl Field for Vec<IpNet> {
+/// Addresses and networks, each with what is said of it.
+impl Field for Vec<Allowed> {
     fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
-        let texts = input.texts()?;
+        let items = input.items()?.iter().map(|item| (item, item.place));
         let networks = input.list(
-            texts,
-            |input, text, place| {
+            items,
+            |input, item, place| {
+                let (text, silent) = allowed(input, item)?;
                 let (network, odd) = values::network(text)?;
                 odd.into_iter().for_each(|odd| input.warning(place, odd));
-                Ok(network)
+                Ok(Allowed { network, silent })
             },
-            values::display,
+            |allowed| values::display(&allowed.network),
         );
         input.set(self, networks)
     }
 
     fn print(&self) -> String {
-        written::list(self.iter().map(values::display))
+        let items = self.iter().map(|allowed| {
+            let network = written::quoted(&values::display(&allowed.network));
+            if allowed.silent { format!("{{network: {network}, silent: true}}") } else { network }
+        });
+        format!("[{}]", items.collect::<Vec<_>>().join(", "))
     }
 }
+
+/// The text of the network, and whether it is silent.
+fn allowed<'n>(input: &Input<'n, '_>, item: &'n Node) -> Result<(&'n str, bool), Wrong> {
+    let entries = match &item.value {
+        Value::Text(text) => return Ok((text, false)),
+        Value::Map(entries) if entries.iter().any(|entry| ALLOWED.contains(&&*entry.key)) => {
+            entries
+        }
+        other => return Err(input.mismatch(item, "texts in its list", quoting(other))),
+    };
+    let wrong = |message: String| {
+        let remedy = "write an address, or {network: 192.0.2.0/24, silent: true}";
+        Err((format!("an entry of `allow` {message}"), remedy.to_owned()))
+    };
+    let (mut network, mut silent) = (None, None);
+    for entry in entries {
+        match (entry.key.as_str(), &entry.node.value) {
+            ("network", _) if network.is_some() => return wrong("has `network` twice".to_owned()),
+            ("silent", _) if silent.is_some() => return wrong("has `silent` twice".to_owned()),
+            ("network", Value::Text(text)) => network = Some(text.as_str()),
+            ("silent", Value::Bool(value)) => silent = Some(*value),
+            (key, other) if ALLOWED.contains(&key) => {
+                let wanted = if key == "silent" { "true or false" } else { "a text" };
+                return wrong(format!("wants {wanted} for `{key}`, not {}", describe(other)));
+            }
+            (key, _) => return wrong(format!("has the unknown key `{}`", shown(key))),
+        }
+    }
+    match network {
+        Some(network) => Ok((network, silent.unwrap_or(false))),
+        None => wrong("has no `network`".to_owned()),
+    }
+}
+
+/// The keys of an entry of `allow`.
+const ALLOWED: [&str; 2] = ["network", "silent"];
 
 /// An absolute path; an empty text is `None`, if the table allows it.
 impl Field for Option<PathBuf> {

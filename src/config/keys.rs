@@ -109,7 +109,7 @@ impl fmt::Display for Kind {
                 write!(f, "ports: number or \"a-b\", {min} to 65535, one or a list")
             }
             Self::Interfaces => f.write_str("list of interface names"),
-            Self::Networks => f.write_str("list of addresses and networks"),
+            Self::Networks => f.write_str("list of addresses, networks, and {network, silent}"),
             Self::Path { optional: false, .. } => f.write_str("absolute path"),
             Self::Path { optional: true, .. } => f.write_str("absolute path; \"\": none"),
             Self::Group => f.write_str("name of a group; \"\": none"),

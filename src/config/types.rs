@@ -33,7 +33,7 @@ pub struct Config {
     /// Hosts that are never blocked.
     pub never_block: NeverBlock,
     /// Addresses and networks that are never blocked.
-    pub allow: Vec<IpNet>,
+    pub allow: Vec<Allowed>,
     /// Classic ignore file; its networks are in [`super::Loaded::ignored`].
     pub ignore_file: Option<PathBuf>,
     /// Responses beside the block.
@@ -270,6 +270,21 @@ pub enum UnprovenAction {
     Slow,
     /// Report only.
     Report,
+}
+
+/// An address or network that is never blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Allowed {
+    /// The address or network.
+    pub network: IpNet,
+    /// Its scans are not reported either.
+    pub silent: bool,
+}
+
+impl From<IpNet> for Allowed {
+    fn from(network: IpNet) -> Self {
+        Self { network, silent: false }
+    }
 }
 
 /// `never_block`.

@@ -74,9 +74,12 @@ impl Change {
             SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => {
                 self.exemptions = true
             }
-            SetId::TcpPorts | SetId::UdpPorts | SetId::Protocols | SetId::Interfaces => {
-                self.structure = true
-            }
+            SetId::Silent4
+            | SetId::Silent6
+            | SetId::TcpPorts
+            | SetId::UdpPorts
+            | SetId::Protocols
+            | SetId::Interfaces => self.structure = true,
             // What the rules remember, which others may forget.
             _ => {}
         }

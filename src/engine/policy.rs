@@ -69,7 +69,7 @@ impl Policy {
             ipv6: config.block.ipv6,
             unproven: config.block.unproven.clone(),
             total: config.block.total,
-            allow: config.allow.iter().copied().collect(),
+            allow: config.allow.iter().map(|allowed| allowed.network).collect(),
             reflex: config.has_reflex(&config.tcp) || config.has_reflex(&config.udp),
             capacity: CAPACITY,
         }

@@ -26,7 +26,7 @@ use crate::nft::model::{
     protocol, tcp_flag,
 };
 
-use self::reflex::{REFLEX, Reflex, udp_not_counted};
+use self::reflex::{REFLEX, Reflex, past_rate, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
     LOG_PREFIX, PROBE, accept, back, base_chain, chain, drop, goto, has_socket, is,
@@ -98,6 +98,13 @@ const SOCKETLESS_PROTOCOLS: [u8; 29] = [
     143, // Ethernet (SRv6)
 ];
 
+/// Probes per second of sources that are never blocked, and how many at once: a scan is reported
+/// from a few, and theirs must not fill the receive buffer.
+const EXEMPT_RATE: u32 = 100;
+const EXEMPT_BURST: u32 = 500;
+
+const EXEMPT: &str = "exempt";
+const EXEMPT_PROBE: &str = "exempt_probe";
 const TELL: &str = "tell";
 const OPEN: &str = "open";
 const NOT_LOCAL: &str = "not_local";
@@ -147,14 +154,25 @@ impl Builder<'_> {
                 ..Set::plain(id, Owner::Daemon)
             }
         };
-        let (allowed4, allowed6): (Vec<_>, Vec<_>) =
-            self.config.allow.iter().partition(|network| network.addr().is_ipv4());
-        let allowed = |id, networks: Vec<&ipnet::IpNet>| Set {
+        let networks = |is_v4: bool, all: bool| {
+            let allowed = self.config.allow.iter().filter(|allowed| all || allowed.silent);
+            let networks = allowed.map(|allowed| allowed.network);
+            element::merge(
+                networks
+                    .filter(|network| network.addr().is_ipv4() == is_v4)
+                    .map(Key::network)
+                    .collect(),
+            )
+        };
+        let allowed = |id, is_v4| Set {
             comment: Some("never blocked"),
-            elements: element::merge(
-                networks.into_iter().map(|network| Key::network(*network)).collect(),
-            ),
+            elements: networks(is_v4, true),
             ..Set::plain(id, Owner::Daemon)
+        };
+        let silent = |id, is_v4| Set {
+            comment: Some("never blocked, never reported"),
+            elements: networks(is_v4, false),
+            ..Set::plain(id, Owner::Config)
         };
         let ports = |id, ports: &PortSet| Set {
             comment: Some("watched"),
@@ -170,9 +188,12 @@ impl Builder<'_> {
             blocked(SetId::Blocked6, "blocked hosts"),
             blocked(SetId::BlockedNets4, "networks blocked manually"),
             blocked(SetId::BlockedNets6, "blocked prefixes, and networks blocked manually"),
-            allowed(SetId::Allowed4, allowed4),
-            allowed(SetId::Allowed6, allowed6),
+            allowed(SetId::Allowed4, true),
+            allowed(SetId::Allowed6, false),
         ];
+        if self.has_silent() {
+            sets.extend([silent(SetId::Silent4, true), silent(SetId::Silent6, false)]);
+        }
         if !self.config.interfaces.is_empty() {
             let mut names: Vec<_> =
                 self.config.interfaces.iter().map(|name| Key::interface(name)).collect();
@@ -239,6 +260,11 @@ impl Builder<'_> {
         !self.tcp.is_empty() || !self.udp.is_empty()
     }
 
+    /// Whether the allow list has networks of which nothing is reported.
+    fn has_silent(&self) -> bool {
+        self.watches() && self.config.allow.iter().any(|allowed| allowed.silent)
+    }
+
     /// Whether sources are slowed.
     fn slows(&self) -> bool {
         self.config.slows()
@@ -254,8 +280,7 @@ impl Builder<'_> {
         if self.slows() {
             chains.extend(self.slow_chains());
         }
-        chains.push(self.probe());
-        chains.push(self.open());
+        chains.extend([self.probe(), self.exempt_probe(), self.open()]);
         chains.extend(self.reflex.iter().flat_map(Reflex::chains));
         if !self.tcp.is_empty() {
             chains.extend([self.log_only(), self.tcp_probe(), sctp_probe()]);
@@ -264,8 +289,7 @@ impl Builder<'_> {
             chains.push(self.udp_probe());
         }
         chains.extend(self.group_and_spoofed());
-        chains.push(self.watch());
-        chains.push(self.forwarded());
+        chains.extend([self.exempt(), self.watch(), self.forwarded()]);
         if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());
         }
@@ -353,14 +377,18 @@ impl Builder<'_> {
         if self.slows() {
             rules.extend(self.slow_echo());
         }
-        rules.extend([
-            rule(
-                "protocols that are never a probe; ICMP is among them and never dropped",
-                [is_in(Selector::L4Proto, SetId::Protocols), back()],
-            ),
-            rule("the allow list", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
-            rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
-        ]);
+        rules.extend([rule(
+            "protocols that are never a probe; ICMP is among them and never dropped",
+            [is_in(Selector::L4Proto, SetId::Protocols), back()],
+        )]);
+        if self.has_silent() {
+            let each = [
+                ("networks of which nothing is reported", Selector::Ip4Saddr, SetId::Silent4),
+                ("", Selector::Ip6Saddr, SetId::Silent6),
+            ];
+            rules.extend(each.map(|(why, source, set)| rule(why, [is_in(source, set), back()])));
+        }
+        rules.extend(allowed_to("what is never blocked, only reported", EXEMPT));
         for (_, selector, ports) in self.decoy_ports() {
             rules.push(rule(
                 "a packet for a decoy, which is not remembered as a service",
@@ -379,17 +407,52 @@ impl Builder<'_> {
                 [is_from_unspecified(), self.forged()],
             ),
         ]);
+        rules.extend(self.by_transport(PROBE));
+        base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
+    }
+
+    /// Packets that no socket accepts; those of protocols without ports go to `other`.
+    fn by_transport(&self, other: &'static str) -> [Rule; 4] {
         let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };
         let (tcp, udp) = (to(&self.tcp, TCP_PROBE), to(&self.udp, UDP_PROBE));
         let why = "no socket accepts the remaining packets";
-        rules.push(rule(why, [is_protocol(protocol::TCP), tcp]));
-        rules.push(rule("", [is_protocol(protocol::UDP), udp]));
-        rules.push(rule("", [is_protocol(protocol::SCTP), to(&self.tcp, SCTP_PROBE)]));
-        rules.push(rule(
-            "IP protocols that are not in use here",
-            [is_not_in(Selector::L4Proto, SetId::Protocols), goto(PROBE)],
-        ));
-        base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
+        [
+            rule(why, [is_protocol(protocol::TCP), tcp]),
+            rule("", [is_protocol(protocol::UDP), udp]),
+            rule("", [is_protocol(protocol::SCTP), to(&self.tcp, SCTP_PROBE)]),
+            rule(
+                "IP protocols that are not in use here",
+                [is_not_in(Selector::L4Proto, SetId::Protocols), goto(other)],
+            ),
+        ]
+    }
+
+    /// Packets of what is never blocked: a service answers at once, and a closed port as without
+    /// these rules.
+    fn exempt(&self) -> Chain {
+        let mut rules = vec![
+            rule("a socket accepts the packet", [is_protocol(protocol::TCP), has_socket(), back()]),
+            rule("", [is_protocol(protocol::UDP), has_socket(), back()]),
+        ];
+        let why = "such an address from the wire says nothing of its sender";
+        let kinds = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+        rules.extend(
+            kinds
+                .into_iter()
+                .zip([why, "", "", ""])
+                .map(|(kind, why)| rule(why, [is(Selector::FibSaddrType, kind), back()])),
+        );
+        rules.extend(self.by_transport(EXEMPT_PROBE));
+        chain(EXEMPT, rules)
+    }
+
+    fn exempt_probe(&self) -> Chain {
+        let why = "as many as a report needs";
+        let rules = vec![
+            past_rate(why, EXEMPT_RATE, EXEMPT_BURST, back()),
+            rule("logged; the kernel answers as without these rules", [self.log(), back()]),
+        ];
+        chain(EXEMPT_PROBE, rules)
     }
 
     /// New connections that are forwarded: to published ports of containers and virtual machines.
@@ -520,6 +583,7 @@ impl Builder<'_> {
             ));
             rules.push(rule("", [a_fin.clone(), late, back()]));
         }
+        rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
         if self.slows() {
             rules.extend(self.slow_probes(SLOW_PROBE));
         }
@@ -557,6 +621,7 @@ impl Builder<'_> {
             rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]),
             service(),
         ];
+        rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
         if self.slows() {
             let counts = self.config.udp.action == ProtocolAction::Block;
             rules.extend(self.slow_probes(if counts { SLOW_DATAGRAM } else { SLOW_SILENT }));
@@ -575,6 +640,14 @@ impl Builder<'_> {
     fn log_only(&self) -> Chain {
         chain(TELL, vec![rule("logged, and never dropped", [self.log(), back()])])
     }
+}
+
+/// Where packets of what is never blocked go.
+fn allowed_to(why: &'static str, to: &'static str) -> [Rule; 2] {
+    [
+        rule(why, [is_in(Selector::Ip4Saddr, SetId::Allowed4), goto(to)]),
+        rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), goto(to)]),
+    ]
 }
 
 fn service() -> Rule {

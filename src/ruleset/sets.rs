@@ -20,6 +20,10 @@ pub enum SetId {
     Allowed4,
     /// IPv6 networks that are never blocked.
     Allowed6,
+    /// IPv4 networks of which nothing is looked at.
+    Silent4,
+    /// The same for IPv6.
+    Silent6,
     /// Watched TCP (and SCTP) ports.
     TcpPorts,
     /// Watched UDP ports.
@@ -78,13 +82,15 @@ pub enum SetId {
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::BlockedNets4,
         Self::BlockedNets6,
         Self::Allowed4,
         Self::Allowed6,
+        Self::Silent4,
+        Self::Silent6,
         Self::TcpPorts,
         Self::UdpPorts,
         Self::Protocols,
@@ -129,6 +135,8 @@ impl SetId {
             Self::BlockedNets6 => SetSpec::new("blocked_nets6", IP6).interval(),
             Self::Allowed4 => SetSpec::new("allowed4", IP4).interval(),
             Self::Allowed6 => SetSpec::new("allowed6", IP6).interval(),
+            Self::Silent4 => SetSpec::new("silent4", IP4).interval(),
+            Self::Silent6 => SetSpec::new("silent6", IP6).interval(),
             Self::TcpPorts => SetSpec::new("tcp_ports", &[InetService]).interval(),
             Self::UdpPorts => SetSpec::new("udp_ports", &[InetService]).interval(),
             Self::Protocols => SetSpec::new("protocols", &[InetProto]),

@@ -7,6 +7,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use support::daemon::Daemon;
+use support::netns::Namespace;
 use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
 
@@ -106,4 +107,77 @@ fn a_member_of_a_bridge_is_reported_with_the_name_of_the_bridge() {
     assert!(warnings(&daemon).is_empty(), "{:?}", warnings(&daemon));
     scene.scan("-p1-20");
     daemon.wait_for_block("10.71.0.2");
+}
+
+/// The lines of the log about a source's scan.
+fn reports<'l>(log: &'l str, source: &str) -> Vec<&'l str> {
+    let from = format!("scan from host: {source}/");
+    log.lines().filter(|line| line.contains(&from)).collect()
+}
+
+/// A scanner that is never blocked, for each reason.
+#[test]
+fn a_scan_from_what_is_never_blocked_is_reported() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new(
+        &["10.71.0.1/24", "fd71::1/64"],
+        &["10.71.0.2/24", "10.71.0.3/24", "10.71.0.4/24", "fd71::2/64", "fd71::3/64"],
+    );
+    scene.host.run("ip", &["route", "add", "default", "via", "10.71.0.2"]);
+    scene.host.run("ip", &["-6", "route", "add", "default", "via", "fd71::2"]);
+    let daemon =
+        Daemon::start(&scene.host, "allow: [10.71.0.3, {network: 10.71.0.4/32, silent: true}]");
+    let link_local = |of: &Namespace| {
+        let words = ["-6", "-o", "addr", "show", "dev", DEVICE, "scope", "link"];
+        let shown = of.run("ip", &words);
+        shown.split_whitespace().nth(3).unwrap().trim_end_matches("/64").to_owned()
+    };
+    let (host, scanner) = (link_local(&scene.host), link_local(&scene.scanner));
+    let target = format!("{host}%{DEVICE}");
+    let mut expected = 0;
+    for (source, words) in [
+        ("10.71.0.2", ["-sS", "10.71.0.1"].as_slice()),
+        ("10.71.0.3", &["-sS", "10.71.0.1"]),
+        ("fd71::2", &["-6", "-sS", "fd71::1"]),
+        (&scanner, &["-6", "-sS", &target]),
+    ] {
+        let list =
+            scene.nmap(&[&["-e", DEVICE, "-S", source, "-p1-1000", "--reason"], words].concat());
+        // Answered as without the daemon.
+        assert!(list.contains("1000 closed tcp ports (reset)"), "{source}: {list}");
+        let is_reported = || reports(&daemon.log(), source).len() == 1;
+        assert!(eventually(SOON, is_reported), "{source}: {}", daemon.log());
+        daemon.wait_for_log(&format!("Host {source} was not blocked: never-block address"));
+        expected += 3;
+        assert!(daemon.json(&["status"])["probes"].as_u64().unwrap() >= expected);
+    }
+    // Not a line.
+    let before = daemon.json(&["status"])["probes"].clone();
+    scene.scan_from("10.71.0.4", &["-sS", "-p1-1000", "10.71.0.1"]);
+    assert_eq!(daemon.json(&["status"])["probes"], before);
+    assert!(reports(&daemon.log(), "10.71.0.4").is_empty());
+    assert!(daemon.blocked().is_empty(), "{:?}", daemon.blocked());
+    // A neighbour in the prefix of this host and its gateway is blocked by itself.
+    scene.scan_from("fd71::3", &["-6", "-sS", "-p1-20", "fd71::1"]);
+    daemon.wait_for_block("fd71::3");
+    assert_eq!(daemon.blocked(), ["fd71::3"]);
+}
+
+/// Reports cost no more than a bounded number of log messages, and no time of the packets.
+#[test]
+fn scans_of_exempt_sources_use_a_bounded_number_of_messages() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let yaml = "allow: [10.71.0.0/24]\ntcp: {advanced_ports: 1-65535}";
+    let daemon = Daemon::start(&scene.host, yaml);
+    scene.scan("-p1-20000");
+    // As many at once as the rules log, and those of the seconds that the scan takes.
+    let probes = daemon.json(&["status"])["probes"].as_u64().unwrap();
+    assert!((500..5000).contains(&probes), "{probes}");
+    assert_eq!(reports(&daemon.log(), "10.71.0.2").len(), 1);
+    assert_eq!(daemon.json(&["status"])["lost"], 0);
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Admins, Block, Capture, CommandOn, CommandWhen, Config, Control, Escalate, Finding,
-    HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol,
+    self, Admins, Allowed, Block, Capture, CommandOn, CommandWhen, Config, Control, Escalate,
+    Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol,
     ProtocolAction, Refused, Respond, Severity, Unproven,
 };
 use proptest::prelude::*;
@@ -128,7 +128,8 @@ fn every_odd_file_is_taken_with_a_warning_at_its_place() {
 fn odd_networks_are_taken_masked() {
     let loaded =
         config::parse("allow: [192.0.2.7/24, \"2001:db8::1/32\", 10.1.2.3]\n", "x").unwrap();
-    let allow: Vec<_> = loaded.config.allow.iter().map(ToString::to_string).collect();
+    let allow: Vec<_> =
+        loaded.config.allow.iter().map(|allowed| allowed.network.to_string()).collect();
     assert_eq!(allow, ["192.0.2.0/24", "2001:db8::/32", "10.1.2.3/32"]);
     assert_eq!(loaded.warnings.len(), 2);
 }
@@ -546,6 +547,8 @@ fn configurations() -> impl Strategy<Value = Config> {
                     allow: allow
                         .into_iter()
                         .filter(|network| !network.to_string().starts_with("::ffff:"))
+                        .zip([false, true].into_iter().cycle())
+                        .map(|(network, silent)| Allowed { network, silent })
                         .collect(),
                     ignore_file: files.0,
                     respond,

@@ -197,7 +197,7 @@ fn debians_files_are_taken_over_with_the_modes_of_the_init_script() {
         Some(Path::new("/var/lib/portsentry/portsentry.blocked"))
     );
     // The static file is no longer merged into the ignore file, so its other entries are copied.
-    let allow: Vec<_> = config.allow.iter().map(ToString::to_string).collect();
+    let allow: Vec<_> = config.allow.iter().map(|allowed| allowed.network.to_string()).collect();
     assert_eq!(allow, ["127.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
     assert_eq!(
@@ -487,7 +487,11 @@ fn an_ignore_file_beside_the_configuration_is_found() {
     host.write("hosts.ignore", "192.0.2.77");
     host.write("default", "");
     let (config, yaml, err) = host.taken_over(&[]);
-    assert!(config.allow.contains(&"192.0.2.77/32".parse().unwrap()), "{:?}", config.allow);
+    assert!(
+        config.allow.contains(&"192.0.2.77/32".parse::<ipnet::IpNet>().unwrap().into()),
+        "{:?}",
+        config.allow
+    );
     assert_eq!(config.ignore_file.as_deref(), Some(Path::new("/nowhere/at/all/hosts.ignore")));
     assert!(
         yaml.contains("hosts.ignore:1 192.0.2.77")

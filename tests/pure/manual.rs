@@ -509,6 +509,7 @@ fn rulesets() -> Vec<Ruleset> {
         with(&|config| config.capture.reflex = false),
         with(&|config| config.closed_ports = ClosedPorts::Answer),
         with(&|config| config.interfaces = vec!["eth0".to_owned()]),
+        with(&|config| config.allow.iter_mut().for_each(|allowed| allowed.silent = true)),
         with(&|config| config.udp.mode = PortMode::Off),
         with(&|config| {
             (config.tcp.mode, config.tcp.ports) = (PortMode::Connect, PortSet::range(1, 9))

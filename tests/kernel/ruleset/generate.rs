@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{
-    ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction,
+    Allowed, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction,
 };
 use portsentry::nft::Ruleset;
 use portsentry::ruleset;
@@ -93,7 +93,9 @@ impl Numbers {
         let first = 48 + self.below(81) as u8;
         let then = (48 + self.below(73) as u8).min(first);
         config.block.ipv6 = Ipv6Accounts { first, then };
-        config.allow = (0..self.below(12)).map(|_| self.network()).collect();
+        config.allow = (0..self.below(12))
+            .map(|_| Allowed { network: self.network(), silent: self.below(4) == 0 })
+            .collect();
         let (a, b) = (self.port().max(1), self.port().max(1));
         (config, a.min(b)..=a.max(b))
     }

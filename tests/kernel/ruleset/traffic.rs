@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use portsentry::config::{ClosedPorts, Config, Mode};
+use portsentry::config::{Allowed, ClosedPorts, Config, Mode};
 use portsentry::nft::Connection;
 use portsentry::nft::element::Element;
 use portsentry::ruleset::{self, SCHEMA, SetId};
@@ -273,11 +273,13 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
 }
 
 #[test]
-fn an_allowed_source_is_never_reported() {
+fn an_allowed_source_is_answered() {
     need!();
-    let net =
-        Net::new(&Config { allow: vec!["192.0.2.0/24".parse().unwrap()], ..Config::default() });
-    assert_eq!((net.tcp(HOST4, 80), net.tcp(HOST6, 80)), (Reply::Closed, Reply::Silence));
+    for silent in [false, true] {
+        let allowed = Allowed { network: "192.0.2.0/24".parse().unwrap(), silent };
+        let net = Net::new(&Config { allow: vec![allowed], ..Config::default() });
+        assert_eq!((net.tcp(HOST4, 80), net.tcp(HOST6, 80)), (Reply::Closed, Reply::Silence));
+    }
 }
 
 #[test]
