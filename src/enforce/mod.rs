@@ -40,5 +40,5 @@ pub use drift::{Drift, Repairs};
 pub use element::{HOSTS, Place, Placement};
 pub use enforcer::{BlockError, Enforcer, Hold, Observer, UnblockedAll};
 pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
-pub(crate) use start::former_group;
 pub use start::{Earlier, InForce, Services};
+pub(crate) use start::{former_group, is_foreign};

@@ -29,7 +29,7 @@ use crate::nft::{
     TableOwner,
 };
 use crate::probe::Port;
-use crate::ruleset::{SERVICE_MEMORY, SetId};
+use crate::ruleset::{MARK, SERVICE_MEMORY, SetId};
 use crate::store::{Content, Stored};
 
 /// Blocks that come in the same transaction as the rules: some 30 ms of the kernel's time.
@@ -548,6 +548,19 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 /// ours.
 pub(crate) fn former_prefix(found: &Found) -> Option<u8> {
     found.rules.iter().find_map(|rule| prefix_of(&rule.expressions))
+}
+
+/// Whether the table is another program's, which happens to have the name of ours. Nothing is lost
+/// with an empty one.
+pub(crate) fn is_foreign(found: &Found) -> bool {
+    let is_empty = found.chains.is_empty()
+        && found.sets.is_empty()
+        && found.objects.is_empty()
+        && found.flowtables.is_empty();
+    let is_marked = found.sets.iter().any(|set| {
+        HOSTS.iter().any(|id| id.name() == set.name) && set.comment.as_deref() == Some(MARK)
+    });
+    !is_empty && !is_marked
 }
 
 /// The group that the rules of an earlier run, or of another daemon, log to, or the queue that they

@@ -16,6 +16,8 @@ pub enum StartError {
     Decoy(decoy::Error),
     /// Another daemon listens to what the table's rules log.
     TableInUse(capture::Error),
+    /// The table is another program's.
+    ForeignTable,
 }
 
 impl std::fmt::Display for StartError {
@@ -26,6 +28,7 @@ impl std::fmt::Display for StartError {
             Self::Lacks(lacking, error) => write!(f, "{error}: {}", remedy(lacking)),
             Self::Decoy(error) => error.fmt(f),
             Self::TableInUse(_) => f.write_str("another portsentry guards this host with table inet portsentry; there can be only one"),
+            Self::ForeignTable => f.write_str("the table inet portsentry is another program's: it has no set of blocked hosts of ours; rename it, or remove it with `nft delete table inet portsentry`, and start again"),
         }
     }
 }
@@ -39,6 +42,7 @@ impl std::error::Error for StartError {
             Self::Nft(error) => error.source(),
             Self::Decoy(error) => error.source(),
             Self::TableInUse(error) => Some(error),
+            Self::ForeignTable => None,
         }
     }
 }

@@ -90,6 +90,9 @@ impl PacketThread {
         // Before the first of our own changes, so that no change of others is missed.
         let mut kernel = Nftables::open().map_err(StartError::Nft)?;
         let found = kernel.connection().read(&setup.in_force.ruleset).map_err(StartError::Nft)?;
+        if enforce::is_foreign(&found) {
+            return Err(StartError::ForeignTable);
+        }
         if let Some(group) = enforce::former_group(&found)
             && group != setup.config.capture.group
             && let Err(error @ capture::Error::InUse { .. }) =

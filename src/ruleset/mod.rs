@@ -105,6 +105,10 @@ const EXEMPT_BURST: u32 = 500;
 
 const EXEMPT: &str = "exempt";
 const EXEMPT_PROBE: &str = "exempt_probe";
+/// The comment of the sets of blocked hosts, in every version and configuration. A table of our name
+/// without it is another program's: it must stay as it is.
+pub const MARK: &str = "blocked hosts";
+
 const TELL: &str = "tell";
 const OPEN: &str = "open";
 const NOT_LOCAL: &str = "not_local";
@@ -184,8 +188,8 @@ impl Builder<'_> {
             ..Set::plain(id, Owner::Config)
         };
         let mut sets = vec![
-            blocked(SetId::Blocked4, "blocked hosts"),
-            blocked(SetId::Blocked6, "blocked hosts"),
+            blocked(SetId::Blocked4, MARK),
+            blocked(SetId::Blocked6, MARK),
             blocked(SetId::BlockedNets4, "networks blocked manually"),
             blocked(SetId::BlockedNets6, "blocked prefixes, and networks blocked manually"),
             allowed(SetId::Allowed4, true),

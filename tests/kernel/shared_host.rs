@@ -181,3 +181,78 @@ fn scans_of_exempt_sources_use_a_bounded_number_of_messages() {
     assert_eq!(reports(&daemon.log(), "10.71.0.2").len(), 1);
     assert_eq!(daemon.json(&["status"])["lost"], 0);
 }
+
+/// Loads rules, and lists the table.
+fn load(scene: &Scene, rules: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rules).unwrap();
+    scene.host.run("nft", &["-f", file.path().to_str().unwrap()]);
+    scene.host.run("nft", &["list", "table", "inet", "portsentry"])
+}
+
+/// Tables that have the name of ours, from which nothing may be taken.
+#[test]
+fn a_table_of_another_program_with_our_name_is_refused() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().display();
+    let file = directory.path().join("portsentry.yaml");
+    let yaml = format!(
+        "state_dir: {path}\nhistory_file: {path}/history\ncontrol: {{ socket: {path}/sock }}\n"
+    );
+    std::fs::write(&file, yaml).unwrap();
+    for foreign in [
+        // A script for PortSentry 1.2, as administrators write it.
+        "set blocked { type ipv4_addr; elements = { 192.0.2.7 } }\n\
+         chain input { type filter hook input priority 0; ip saddr @blocked drop; }",
+        // Even our names are not ours without our comment.
+        "set blocked4 { type ipv4_addr; flags timeout; comment \"fail2ban\"; }\n\
+         chain gate { type filter hook prerouting priority -450; ip saddr @blocked4 drop; }",
+        "map m { type ipv4_addr : verdict; elements = { 192.0.2.7 : drop } }",
+        "counter hits { }",
+    ] {
+        let before = load(&scene, &format!("table inet portsentry {{\n{foreign}\n}}\n"));
+        let words = ["--config", file.to_str().unwrap()];
+        let ended = scene.host.output(env!("CARGO_BIN_EXE_portsentry"), &words, SOON);
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(69), "{said}");
+        for text in ["is another program's", "nft delete table inet portsentry"] {
+            assert!(said.contains(text), "{said}");
+        }
+        assert_eq!(scene.host.run("nft", &["list", "table", "inet", "portsentry"]), before);
+        scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    }
+}
+
+#[test]
+fn our_own_table_is_ours_after_a_crash_and_an_upgrade() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    // Nothing is lost with an empty table.
+    load(&scene, "table inet portsentry { }\n");
+    for yaml in ["own_table: false", "own_table: true"] {
+        let mut daemon = Daemon::start(&scene.host, yaml);
+        assert!(daemon.ctl(&["block", "10.71.0.3"]).status.success());
+        daemon.signal("KILL");
+        std::thread::sleep(Duration::from_millis(200));
+        daemon.restart(yaml);
+        assert_eq!(daemon.blocked(), ["10.71.0.3"], "{}", daemon.log());
+        daemon.stop();
+        scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    }
+    // The smallest table of the first version: mode observe with nothing watched.
+    load(
+        &scene,
+        "table inet portsentry {\n\
+         set blocked4 { type ipv4_addr; flags timeout; comment \"blocked hosts\"; elements = { 10.71.0.2 timeout 1h } }\n\
+         chain gate { type filter hook prerouting priority -450; }\n}\n",
+    );
+    let daemon = Daemon::start(&scene.host, "");
+    assert_eq!(daemon.blocked(), ["10.71.0.2"], "{}", daemon.log());
+    assert!(!scene.reaches());
+}
