@@ -26,7 +26,7 @@ use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
-use crate::nft::{Connection, ElementInfo, LIGHT_DUMP};
+use crate::nft::{Connection, ElementInfo, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
 use crate::packet::command::{Command, Known};
 use crate::probe::ScanKind;
 use crate::ruleset::SCHEMA;
@@ -35,6 +35,8 @@ use crate::sys::mailbox::Link;
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a
 /// bound.
 const HISTORY_MAX: usize = 100_000;
+
+const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Answers requests from what the threads know and what the kernel's sets hold.
 pub(super) struct RequestHandler {
@@ -259,14 +261,26 @@ impl RequestHandler {
         }
         let source = target.source(config.block.ipv6.first);
         self.refuse_protected(source)?;
+        let days = seconds.unwrap_or(0).div_ceil(SECONDS_PER_DAY);
+        if days > TIMEOUT_DAYS_MAX {
+            return Err(Refusal::new(
+                Kind::BadRequest,
+                format!("{days}d is too long: a timeout in the kernel ends at {TIMEOUT_DAYS_MAX}d"),
+                format!("write at most {TIMEOUT_DAYS_MAX}d; 0 is until it is unblocked"),
+            ));
+        }
         let timeout = seconds.map_or(config.block.timeout, |seconds| {
             (seconds > 0).then(|| Duration::from_secs(seconds))
         });
         let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer })?;
         answer.map_err(|error| match error {
             BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
-            BlockError::Kernel(why) => {
-                Refusal::new(Kind::Failed, format!("{source} is not blocked: {why}"), MEND)
+            BlockError::Kernel { error, stays: false } => {
+                Refusal::new(Kind::Failed, format!("{source} is not blocked: {error}"), MEND)
+            }
+            BlockError::Kernel { error, stays: true } => {
+                let message = format!("the block of {source} stays as it was: {error}");
+                Refusal::new(Kind::Failed, message, MEND)
             }
         })?;
         let kept = self.kept();

@@ -380,7 +380,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .map_err(BlockError::Refused)?;
         self.perform(now);
         match self.refusal.take() {
-            Some((refused, error)) if refused == source => Err(BlockError::Kernel(error)),
+            Some((refused, error)) if refused == source => {
+                Err(BlockError::Kernel { error, stays: self.engine.blocked(source).is_some() })
+            }
             _ => Ok(()),
         }
     }
@@ -497,5 +499,10 @@ pub enum BlockError {
     /// The engine refused: it must not be.
     Refused(Refusal),
     /// The kernel refused.
-    Kernel(String),
+    Kernel {
+        /// What it said.
+        error: String,
+        /// The source has a block, which stays as it was.
+        stays: bool,
+    },
 }

@@ -16,16 +16,17 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Special addresses that are never blocked: "this network", loopback, link-local, multicast
-    /// and broadcast of both families (RFC 6890). Hosts reach their IPv6 router at its link-local
+    /// Special addresses that are never blocked: the unspecified address, loopback, link-local,
+    /// multicast and broadcast of both families (RFC 6890). What is reserved beside them is unicast
+    /// in Linux, and any host can have it. Hosts reach their IPv6 router at its link-local
     /// address, so blocking one could cut the connection.
     pub fn always() -> Self {
-        const V4: [(Ipv4Addr, u8); 4] = [
-            (Ipv4Addr::UNSPECIFIED, 8),
+        const V4: [(Ipv4Addr, u8); 5] = [
+            (Ipv4Addr::UNSPECIFIED, 32),
             (Ipv4Addr::new(127, 0, 0, 0), 8),
             (Ipv4Addr::new(169, 254, 0, 0), 16),
-            // Multicast, reserved and broadcast: 224.0.0.0 to the end.
-            (Ipv4Addr::new(224, 0, 0, 0), 3),
+            (Ipv4Addr::new(224, 0, 0, 0), 4),
+            (Ipv4Addr::BROADCAST, 32),
         ];
         const V6: [(Ipv6Addr, u8); 4] = [
             (Ipv6Addr::UNSPECIFIED, 127),
@@ -183,7 +184,15 @@ mod tests {
         ] {
             assert!(always.contains(address.parse().unwrap()), "{address}");
         }
-        for address in ["192.0.2.1", "2001:db8::1", "::2", "223.255.255.255"] {
+        for address in [
+            "192.0.2.1",
+            "2001:db8::1",
+            "::2",
+            "223.255.255.255",
+            "0.0.0.1",
+            "240.0.0.0",
+            "255.255.255.254",
+        ] {
             assert!(!always.contains(address.parse().unwrap()), "{address}");
         }
     }

@@ -203,6 +203,11 @@ fn prefix_len(first: Key, last: Key) -> Option<u32> {
         .then(|| width - (128 - host.leading_zeros()))
 }
 
+/// The longest timeout that the kernel takes, in days: `nf_msecs_to_jiffies64` in
+/// net/netfilter/nf_tables_api.c compares milliseconds with what the counter of jiffies holds in
+/// nanoseconds. With 300 ticks a second it is a third of that, and the kernel says so.
+pub const TIMEOUT_DAYS_MAX: u64 = u64::MAX / 1_000_000_000 / 86_400;
+
 /// An element to add to a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Element<'a> {

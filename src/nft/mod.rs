@@ -44,7 +44,7 @@ pub mod text;
 
 pub use conn::{Connection, LIGHT_DUMP};
 pub use decode::{GenerationEvent, Notification};
-pub use element::{Element, ElementInfo, Key};
+pub use element::{Element, ElementInfo, Key, TIMEOUT_DAYS_MAX};
 pub use error::Error;
 pub use expr::Expr;
 pub use install::{Elements, Fallback, FallbackLevel, Installed, Order};

@@ -21,7 +21,7 @@
 //! the allow list.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::{Port, Probe, ScanKind, Transport};
@@ -255,24 +255,26 @@ fn is_infrastructure(protocol: u8) -> bool {
 /// Whether a single remote host can have this address.
 fn is_host(address: IpAddr) -> bool {
     match address {
-        // 0.0.0.0/8 is "this network" (RFC 791, 3.2); 240.0.0.0/4 is reserved (RFC 1112, 4), its
-        // last address broadcast.
-        IpAddr::V4(v4) => is_unicast(address) && !v4.is_loopback() && v4.octets()[0] < 240,
+        IpAddr::V4(v4) => is_unicast(address) && !v4.is_loopback(),
         // IPv4-mapped addresses must not appear on the wire (RFC 4291, 2.5.5.2).
         IpAddr::V6(v6) => is_unicast(address) && !v6.is_loopback() && v6.to_ipv4_mapped().is_none(),
     }
 }
 
-/// Whether an address is unicast, loopback included.
+/// Whether an address is unicast, loopback included. To Linux, so is the rest of 0.0.0.0/8, "this
+/// network" of RFC 791, 3.2, and of 240.0.0.0/4, reserved by RFC 1112, 4 (`__inet_dev_addr_type` in
+/// net/ipv4/fib_frontend.c).
 fn is_unicast(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => !v4.is_multicast() && v4 != Ipv4Addr::BROADCAST && v4.octets()[0] != 0,
+        IpAddr::V4(v4) => !v4.is_multicast() && !v4.is_broadcast() && !v4.is_unspecified(),
         IpAddr::V6(v6) => !v6.is_multicast() && v6 != Ipv6Addr::UNSPECIFIED,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::wire::{icmp, tcp::Segment, udp::Datagram};
     use proptest::prelude::*;
@@ -450,15 +452,9 @@ mod tests {
 
     #[test]
     fn source_address_of_no_single_host_is_no_probe() {
-        for source in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "127.0.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "240.0.0.1",
-            "192.0.2.1",
-        ] {
+        for source in
+            ["0.0.0.0", "127.0.0.1", "224.0.0.1", "239.255.255.255", "255.255.255.255", "192.0.2.1"]
+        {
             assert_eq!(from(source, "192.0.2.1"), Err(NotProbe::Source), "{source}");
         }
         for source in ["::", "::1", "ff02::1", "::ffff:203.0.113.9", "2001:db8::1"] {
@@ -471,7 +467,9 @@ mod tests {
         ] {
             assert_eq!(from(source, destination), Err(NotProbe::Destination), "{destination}");
         }
-        assert!(from("203.0.113.9", "192.0.2.1").is_ok());
+        for source in ["203.0.113.9", "0.1.2.3", "240.0.0.1", "255.255.255.254"] {
+            assert!(from(source, "192.0.2.1").is_ok(), "{source}");
+        }
         assert!(from("fe80::1", "2001:db8::1").is_ok());
     }
 

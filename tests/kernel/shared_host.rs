@@ -256,3 +256,76 @@ fn our_own_table_is_ours_after_a_crash_and_an_upgrade() {
     assert_eq!(daemon.blocked(), ["10.71.0.2"], "{}", daemon.log());
     assert!(!scene.reaches());
 }
+
+/// Addresses that are reserved, and unicast to Linux.
+#[test]
+fn hosts_with_reserved_addresses_are_treated_as_any() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let hosts = ["240.1.2.3", "255.255.255.254", "0.1.2.3", "240.1.2.4"];
+    let networks = hosts.map(|host| format!("{host}/32"));
+    let scene = Scene::new(&["10.71.0.1/24"], &networks.each_ref().map(String::as_str));
+    for host in &networks {
+        scene.host.run("ip", &["route", "add", host, "dev", DEVICE]);
+    }
+    scene.scanner.run("ip", &["route", "add", "10.71.0.0/24", "dev", DEVICE]);
+    let ignored = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(ignored.path(), "240.1.2.4\n").unwrap();
+    let daemon = Daemon::start(&scene.host, &format!("ignore_file: {}", ignored.path().display()));
+    for host in hosts {
+        assert!(scene.reaches_from(host), "{host}");
+        scene.scan_from(host, &["-sS", "-p1-20", &scene.target]);
+        if host == "240.1.2.4" {
+            daemon.wait_for_log(&format!("Host {host} was not blocked: never-block address"));
+            continue;
+        }
+        daemon.wait_for_block(host);
+        assert!(!scene.reaches_from(host), "{host}");
+        assert!(daemon.ctl(&["unblock", host]).status.success());
+        assert!(scene.reaches_from(host), "{host}");
+        assert!(daemon.ctl(&["block", host]).status.success());
+        assert!(!scene.reaches_from(host), "{host}");
+        assert!(daemon.ctl(&["allow", "add", host]).status.success());
+        assert!(eventually(SOON, || scene.reaches_from(host)), "{host}");
+    }
+    for special in ["255.255.255.255", "0.0.0.0", "239.1.2.3", "224.0.0.0/3", "240.0.0.0/4"] {
+        let refused = daemon.ctl(&["block", special]);
+        assert_eq!(refused.status.code(), Some(1), "{special}");
+    }
+    assert!(daemon.ctl(&["block", "241.0.0.0/8"]).status.success());
+}
+
+#[test]
+fn a_block_may_last_as_long_as_the_kernel_can_count() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "");
+    let too_long = |target: &str| {
+        let refused = daemon.ctl(&["block", target, "--for", "300000d"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(64), "{said}");
+        assert!(said.contains("300000d is too long") && said.contains("at most 213503d"), "{said}");
+    };
+    too_long("10.71.0.2");
+    assert!(scene.reaches());
+    for target in ["10.71.0.2", "10.71.0.2/31"] {
+        for time in ["1h", "213503d"] {
+            assert!(daemon.ctl(&["block", target, "--for", time]).status.success(), "{time}");
+            too_long(target);
+            assert!(!scene.reaches());
+        }
+        assert!(daemon.ctl(&["unblock", target]).status.success(), "{target}");
+        assert!(scene.reaches());
+    }
+    // The longest one is restored as well.
+    assert!(daemon.ctl(&["block", "10.71.0.2", "--for", "213503d"]).status.success());
+    daemon.stop();
+    scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    daemon.restart("");
+    assert!(!scene.reaches(), "{}", daemon.log());
+    let left = daemon.json(&["list"])[0]["expires_in"].as_u64().unwrap();
+    assert!(left > 213_502 * 86_400, "{left}");
+}

@@ -975,7 +975,7 @@ impl World {
                         assert!(self.enforcer().engine().status().ordered >= self.total as usize)
                     }
                     Err(BlockError::Refused(refusal)) => panic!("{refusal}"),
-                    Err(BlockError::Kernel(_)) => assert!(self.state.borrow().refused > 0),
+                    Err(BlockError::Kernel { .. }) => assert!(self.state.borrow().refused > 0),
                 }
             }
             Step::Unblock { what } => {
