@@ -35,7 +35,8 @@ impl Keyword for Mode {
 }
 
 impl Keyword for ClosedPorts {
-    const KEYWORDS: Keywords<Self> = &[("drop", Self::Drop), ("answer", Self::Answer)];
+    const KEYWORDS: Keywords<Self> =
+        &[("drop", Self::Drop), ("answer", Self::Answer), ("pass", Self::Pass)];
 }
 
 impl Keyword for Method {

@@ -124,6 +124,9 @@ pub enum ClosedPorts {
     Drop,
     /// The kernel answers with a reset or port-unreachable.
     Answer,
+    /// The same, and what a slowed source gets no answer to goes on to other firewalls as well:
+    /// they drop it, and log it.
+    Pass,
 }
 
 /// `capture`.

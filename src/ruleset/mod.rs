@@ -487,7 +487,7 @@ impl Builder<'_> {
         }
         let (why, end) = match (self.config.mode, self.config.closed_ports) {
             (Mode::Enforce, ClosedPorts::Drop) => ("logged, and not answered", drop()),
-            (Mode::Enforce, ClosedPorts::Answer) => {
+            (Mode::Enforce, ClosedPorts::Answer | ClosedPorts::Pass) => {
                 ("logged; the kernel answers as without these rules", back())
             }
             (Mode::Observe, _) => ("logged; mode observe drops nothing", back()),

@@ -20,7 +20,7 @@ use super::sets::SetId;
 use super::statements::{
     back, chain, drop, goto, is, is_in, is_not_in, is_protocol, log, opens, rule, update,
 };
-use crate::config::Ipv6Accounts;
+use crate::config::{ClosedPorts, Ipv6Accounts};
 use crate::nft::model::{Chain, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
 
 /// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
@@ -158,6 +158,9 @@ impl Builder<'_> {
 
     /// The chains for slowed sources, each before those that jump to it.
     pub(super) fn slow_chains(&self) -> Vec<Chain> {
+        // Silence by another firewall, which logs what it drops.
+        let passes = self.config.closed_ports == ClosedPorts::Pass;
+        let silence = || if passes { back() } else { drop() };
         let memory = self.config.block.unproven.timeout;
         let group = self.config.capture.group;
         let known = |set: fn(Family) -> SetId, to: &'static str| {
@@ -197,7 +200,7 @@ impl Builder<'_> {
             [is_protocol(protocol::TCP), Statement::Counter, Statement::RejectTcp],
         )];
         let mut again_unlogged = self.each("", known(answered, SLOW_ANSWER));
-        again_unlogged.push(rule("", [Statement::Counter, drop()]));
+        again_unlogged.push(rule("", [Statement::Counter, silence()]));
         let mut again = vec![past_rate(
             "more than the daemon can read",
             AGAIN_RATE,
@@ -211,12 +214,12 @@ impl Builder<'_> {
                 goto(SLOW_ANSWER),
             ]
         }));
-        again.push(rule("", [log(SILENT_PREFIX, group), drop()]));
+        again.push(rule("", [log(SILENT_PREFIX, group), silence()]));
 
         let mut new_answered = self.each("", |family| {
             vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
         });
-        new_answered.push(rule("the set is full", [Statement::Counter, drop()]));
+        new_answered.push(rule("the set is full", [Statement::Counter, silence()]));
         let new = vec![
             rule(
                 "a random half of the ports is answered; no sender can predict which",
@@ -242,7 +245,7 @@ impl Builder<'_> {
         probe.extend(self.each("a new port", |family| {
             vec![add(family.probed, family.port(), memory), goto(SLOW_NEW)]
         }));
-        probe.push(rule("the set is full", [Statement::Counter, drop()]));
+        probe.push(rule("the set is full", [Statement::Counter, silence()]));
 
         vec![
             chain(SLOW, slow),
@@ -257,8 +260,8 @@ impl Builder<'_> {
             chain(
                 SLOW_SILENT,
                 vec![
-                    past_rate("some are enough", STILL_RATE, STILL_RATE, drop()),
-                    rule("", [log(STILL_PREFIX, group), drop()]),
+                    past_rate("some are enough", STILL_RATE, STILL_RATE, silence()),
+                    rule("", [log(STILL_PREFIX, group), silence()]),
                 ],
             ),
             chain(SLOW_AGAIN_UNLOGGED, again_unlogged),

@@ -3,10 +3,11 @@
 
 use crate::support;
 
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
 use std::time::Duration;
 
-use support::daemon::Daemon;
+use support::daemon::{AT_DEFAULTS, Daemon};
 use support::netns::Namespace;
 use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
@@ -328,4 +329,111 @@ fn a_block_may_last_as_long_as_the_kernel_can_count() {
     assert!(!scene.reaches(), "{}", daemon.log());
     let left = daemon.json(&["list"])[0]["expires_in"].as_u64().unwrap();
     assert!(left > 213_502 * 86_400, "{left}");
+}
+
+/// A sender that knocks at three ports, before a chain of another table lets it in.
+#[test]
+fn port_knocking_works_where_its_ports_are_excluded() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    let text = "table inet knock {\n\
+        set one { type ipv4_addr; flags dynamic,timeout; }\n\
+        set two { type ipv4_addr; flags dynamic,timeout; }\n\
+        set open { type ipv4_addr; flags dynamic,timeout; }\n\
+        chain input {\n\
+            type filter hook input priority 0; policy accept;\n\
+            ct state established accept\n\
+            tcp dport 101 update @one { ip saddr timeout 10s } drop\n\
+            tcp dport 202 ip saddr @one update @two { ip saddr timeout 10s } drop\n\
+            tcp dport 303 ip saddr @two update @open { ip saddr timeout 1m } drop\n\
+            tcp dport 22 ip saddr != @open drop\n\
+        }\n}\n";
+    std::fs::write(rules.path(), text).unwrap();
+    scene.host.run("nft", &["-f", rules.path().to_str().unwrap()]);
+    let _ssh = scene.host.enter(|| TcpListener::bind("10.71.0.1:22").unwrap());
+    let connects = |port: u16| {
+        let to = SocketAddr::from(([10, 71, 0, 1], port));
+        scene.scanner.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(500)).is_ok())
+    };
+    for (yaml, opens) in [
+        (AT_DEFAULTS, false),
+        ("# at the defaults\ntcp: {exclude: [101, 113, 139, 202, 303]}", true),
+    ] {
+        let mut daemon = Daemon::start(&scene.host, yaml);
+        assert!(!connects(22));
+        assert!([101, 202, 303].iter().all(|port| !connects(*port)));
+        assert_eq!(connects(22), opens, "{yaml}\n{}", daemon.log());
+        let status = daemon.json(&["status"]);
+        assert_eq!((&status["slowed"] == 0, &status["probes"] == 0), (opens, opens), "{status}");
+        daemon.stop();
+        scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    }
+}
+
+/// ufw, psad, CrowdSec, CSF: a chain that drops, and counts what it would log.
+#[test]
+fn tools_that_read_drop_logs_see_a_scan_where_closed_ports_pass() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let rules = tempfile::NamedTempFile::new().unwrap();
+    let text = "table inet deny {\n\
+        counter lines { }\n\
+        chain input {\n\
+            type filter hook input priority 0; policy drop;\n\
+            ct state established,related accept\n\
+            meta l4proto icmp accept\n\
+            counter name lines drop\n\
+        }\n}\n";
+    std::fs::write(rules.path(), text).unwrap();
+    scene.host.run("nft", &["-f", rules.path().to_str().unwrap()]);
+    let lines = || {
+        let shown = scene.host.run("nft", &["reset", "counter", "inet", "deny", "lines"]);
+        shown
+            .split_whitespace()
+            .skip_while(|word| *word != "packets")
+            .nth(1)
+            .unwrap()
+            .parse::<u32>()
+    };
+    for (yaml, logged) in [
+        ("# at the defaults", 0..=4),
+        ("# at the defaults\nclosed_ports: answer", 0..=20),
+        // The other half is answered, so that the source's address can be proven.
+        ("# at the defaults\nclosed_ports: pass", 150..=350),
+        ("# at the defaults\nmode: observe", 498..=498),
+    ] {
+        let mut daemon = Daemon::start(&scene.host, yaml);
+        scene.scan("-p1-498");
+        let found = lines().unwrap();
+        assert!(logged.contains(&found), "{yaml}: {found}");
+        if !yaml.contains("observe") {
+            assert_eq!(daemon.json(&["status"])["slowed"], 1, "{yaml}\n{}", daemon.log());
+        }
+        daemon.stop();
+        scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
+    }
+    // A source whose address is proven is blocked, as without the other firewall.
+    let daemon = Daemon::start(&scene.host, "# at the defaults\nclosed_ports: pass");
+    scene.scanner.output(
+        "nmap",
+        &[
+            "-n",
+            "-Pn",
+            "-sS",
+            "--max-retries",
+            "3",
+            "-p1-498",
+            "--host-timeout",
+            "8s",
+            &scene.target,
+        ],
+        Duration::from_secs(20),
+    );
+    daemon.wait_for_block("10.71.0.2");
+    assert!(!scene.reaches());
 }

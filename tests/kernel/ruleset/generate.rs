@@ -69,7 +69,7 @@ impl Numbers {
         let mut config = Config::default();
         config.mode = if self.below(3) == 0 { Mode::Observe } else { Mode::Enforce };
         config.closed_ports =
-            if self.below(2) == 0 { ClosedPorts::Answer } else { ClosedPorts::Drop };
+            [ClosedPorts::Answer, ClosedPorts::Drop, ClosedPorts::Pass][self.below(3) as usize];
         config.interfaces = ["eth0", "wlan0", "enp0s31f6", "br-0123456789ab", "eth0"]
             .map(String::from)[..self.below(6) as usize]
             .to_vec();
