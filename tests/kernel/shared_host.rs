@@ -144,6 +144,9 @@ fn a_scan_from_what_is_never_blocked_is_reported() {
         ("fd71::2", &["-6", "-sS", "fd71::1"]),
         (&scanner, &["-6", "-sS", &target]),
     ] {
+        // A link-local address is tentative at first, and a neighbour not resolved.
+        let answers = || scene.scanner.pings(&["-I", DEVICE, words.last().unwrap()]);
+        assert!(eventually(SOON, answers), "{source}");
         let list =
             scene.nmap(&[&["-e", DEVICE, "-S", source, "-p1-1000", "--reason"], words].concat());
         // Answered as without the daemon.
