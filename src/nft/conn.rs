@@ -24,8 +24,8 @@ use super::error::Error;
 use super::numbers::{BATCH_BEGIN, BATCH_END, attr, message};
 use super::schema::{Schema, SetSpec, Table};
 use crate::netlink::message::{
-    Answer, Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
-    NLMSG_DONE, NLMSG_ERROR, Writer,
+    Answer, Header, Message, Messages, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR,
+    NLM_F_EXCL, NLMSG_DONE, NLMSG_ERROR, Writer,
 };
 use crate::netlink::socket::Socket;
 
@@ -427,10 +427,16 @@ impl Connection {
         read: fn(&Message<'_>, Table) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         let table = self.schema.table;
-        self.dump(
+        // A transaction between two datagrams interrupts the dump. So they are received one right
+        // after the other, and read then.
+        let messages: Vec<(Header, Vec<u8>)> = self.dump(
             |batch| batch.of_table(kind, NLM_F_DUMP),
-            |found, message| found.extend(read(message, table)),
-        )
+            |found, message| found.push((message.header, message.payload.to_vec())),
+        )?;
+        let read = |(header, payload): &(Header, Vec<u8>)| {
+            read(&Message { header: *header, payload }, table)
+        };
+        Ok(messages.iter().filter_map(read).collect())
     }
 
     /// A dump, each message read by `read`.
