@@ -151,7 +151,7 @@ impl Lowering {
     /// Makes sure that the selector has a meaning.
     fn depend(&mut self, selector: Selector) {
         let (key, known, value) = match selector {
-            Selector::Ip4Saddr | Selector::Ip4Daddr => {
+            Selector::Ip4Id | Selector::Ip4Saddr | Selector::Ip4Daddr => {
                 (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4)
             }
             Selector::Ip6Saddr | Selector::Ip6Daddr | Selector::Ip6SaddrPrefix(_) => {
@@ -185,6 +185,7 @@ impl Lowering {
             Selector::FibSaddrType => Expr::FibType { saddr: true, dreg },
             Selector::FibDaddrType => Expr::FibType { saddr: false, dreg },
             // RFC 791, 3.1 and RFC 8200, 3.
+            Selector::Ip4Id => network(4, 2),
             Selector::Ip4Saddr => network(12, 4),
             Selector::Ip4Daddr => network(16, 4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),

@@ -299,6 +299,8 @@ pub mod ct_state {
     pub const ESTABLISHED: u32 = 2;
     /// `related`.
     pub const RELATED: u32 = 4;
+    /// `new`.
+    pub const NEW: u32 = 8;
 }
 
 /// TCP flags (RFC 9293, 3.1).
@@ -340,6 +342,8 @@ pub enum Selector {
     FibSaddrType,
     /// `fib daddr type`.
     FibDaddrType,
+    /// `ip id`.
+    Ip4Id,
     /// `ip saddr`.
     Ip4Saddr,
     /// `ip daddr`.

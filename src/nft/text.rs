@@ -145,7 +145,11 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
         Statement::CtState(states) => {
             let names = names(
                 *states,
-                &[(ct_state::ESTABLISHED, "established"), (ct_state::RELATED, "related")],
+                &[
+                    (ct_state::ESTABLISHED, "established"),
+                    (ct_state::RELATED, "related"),
+                    (ct_state::NEW, "new"),
+                ],
             );
             write!(out, "ct state {}", names.join(","))
         }
@@ -220,6 +224,7 @@ fn name(selector: Selector) -> String {
         Selector::PktType => "meta pkttype",
         Selector::FibSaddrType => "fib saddr type",
         Selector::FibDaddrType => "fib daddr type",
+        Selector::Ip4Id => "ip id",
         Selector::Ip4Saddr => "ip saddr",
         Selector::Ip4Daddr => "ip daddr",
         Selector::Ip6Daddr => "ip6 daddr",
