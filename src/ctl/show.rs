@@ -272,6 +272,9 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
             if let Some(packets) = block.packets {
                 pair(out, "dropped", &count(packets, "packet"))?;
             }
+            if block.renewals > 0 {
+                pair(out, "renewed", &count(block.renewals.into(), "time"))?;
+            }
             if let Some(evidence) = shown.proof {
                 pair(out, "proof", &proof(evidence))?;
             }

@@ -7,11 +7,11 @@
 
 use std::collections::HashMap;
 
-use super::rows::{kernel, network_row, reasons, row, slowed_rows};
+use super::rows::{details, kernel, network_row, row, slowed_rows};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
 use crate::enforce::{HOSTS, Placement};
-use crate::engine::{MonoTime, Source};
+use crate::engine::Source;
 use crate::errors::error_chain;
 use crate::nft::{Connection, ElementInfo, Key};
 use crate::packet::command::Command;
@@ -39,17 +39,12 @@ pub(super) fn network_rows(
         .filter(is_dropped)
         .map(|block| network_row(block, there.packets(block.source)))
         .collect();
-    rows.extend(
-        there.unknown(&networks).iter().map(|(source, info)| row(*source, info, None, None)),
-    );
+    rows.extend(there.unknown(&networks).iter().map(|(source, info)| row(*source, info, None)));
     Ok(rows)
 }
 
 /// Looks through all blocks that the engine has.
-pub(super) fn each_block(
-    packets: &Link<Command>,
-    mut take: impl FnMut(Block),
-) -> Result<(), Unresponsive> {
+fn each_block(packets: &Link<Command>, mut take: impl FnMut(Block)) -> Result<(), Unresponsive> {
     let mut from = Some(0);
     while let Some(at) = from {
         let (page, next) = packets.ask(|answer| Command::Page(at, PLACES_PER_PAGE, answer))?;
@@ -65,7 +60,8 @@ pub(super) struct Listing {
     connection: Connection,
     placement: Placement,
     networks: HashMap<Target, BlockRow>,
-    left: std::vec::IntoIter<(Target, Option<(Source, MonoTime)>)>,
+    /// Hosts with whether only their new connections are dropped, and networks.
+    left: std::vec::IntoIter<(Target, Option<(Source, bool)>)>,
 }
 
 impl Listing {
@@ -80,9 +76,10 @@ impl Listing {
             .map(|row| (row.address, row))
             .collect();
         let mut known = Vec::new();
-        each_block(packets, |Block { source, since, .. }| {
+        each_block(packets, |Block { source, reason, .. }| {
             if !placement.is_network(source) {
-                known.push((Target::from(source), Some((source, since))));
+                let host = (source, reason.is_unproven_scan());
+                known.push((Target::from(source), Some(host)));
             }
         })?;
         known.extend(networks.keys().map(|target| (*target, None)));
@@ -104,9 +101,9 @@ impl Listing {
         let mut found: Vec<(Source, ElementInfo)> = Vec::with_capacity(page.len());
         for set in HOSTS {
             let hosts = page.iter().filter_map(|(_, host)| *host);
-            let (here, keys): (Vec<Source>, Vec<Key>) = hosts
-                .filter_map(|(source, _)| Some((source, self.placement.key_in(set, source)?)))
-                .unzip();
+            let place = |(source, unproven)| self.placement.place(source, unproven);
+            let (here, keys): (Vec<Source>, Vec<Key>) =
+                hosts.filter_map(|host| Some((host.0, place(host).key_in(set)?))).unzip();
             match self.connection.get_elements(set, &keys) {
                 Ok(infos) => found.extend(
                     here.into_iter().zip(infos).filter_map(|(source, info)| Some((source, info?))),
@@ -115,14 +112,13 @@ impl Listing {
                 Err(error) => log::warn!("the list has gaps: {}", error_chain(&error)),
             }
         }
-        // Without the engine's answer they have no reason for once, and are in the list all the
+        // Without the engine's answer they have no details for once, and are in the list all the
         // same.
-        let reasons = reasons(&self.packets, &found).unwrap_or_default();
+        let hosts: Vec<Source> = found.iter().map(|(source, _)| *source).collect();
+        let details = details(&self.packets, &hosts).unwrap_or_default();
         let found: HashMap<Source, ElementInfo> = found.into_iter().collect();
         let rows = page.into_iter().filter_map(|(target, host)| match host {
-            Some((source, since)) => {
-                Some(row(source, found.get(&source)?, Some(since), reasons.get(&source)))
-            }
+            Some((source, _)) => Some(row(source, found.get(&source)?, details.get(&source))),
             None => self.networks.get(&target).cloned(),
         });
         Some(rows.collect())

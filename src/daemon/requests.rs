@@ -3,15 +3,15 @@
 //! It runs on the control server's worker threads, one handler each. What it says is blocked was
 //! read from the kernel at that moment.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::listing::{Listing, each_block, network_rows};
+use super::listing::{Listing, network_rows};
 use super::protected::ProtectionReason;
-use super::rows::{MEND, kernel, proof, reasons, row, slowed_row, slowed_rows, time_of_day};
+use super::rows::{MEND, details, kernel, proof, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::view::SharedView;
@@ -26,7 +26,7 @@ use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
-use crate::nft::{Connection, ElementInfo, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
+use crate::nft::{Connection, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
 use crate::packet::command::{Command, Known};
 use crate::probe::ScanKind;
 use crate::ruleset::SCHEMA;
@@ -148,17 +148,11 @@ impl RequestHandler {
     /// The blocks that the kernel drops packets of now.
     fn blocks(&mut self) -> Result<Vec<BlockRow>, Refusal> {
         let mut rows = self.network_rows()?;
-        let mut since = HashMap::new();
-        each_block(&self.packets, |block| {
-            since.insert(block.source, block.since);
-        })?;
         let placement = self.placement();
         let blocked = view::hosts(self.connection()?, placement).map_err(kernel)?;
-        let reasons = reasons(&self.packets, &blocked)?;
-        let shown = |(source, info): &(Source, ElementInfo)| {
-            row(*source, info, since.get(source).copied(), reasons.get(source))
-        };
-        rows.extend(blocked.iter().map(shown));
+        let hosts: Vec<Source> = blocked.iter().map(|(source, _)| *source).collect();
+        let details = details(&self.packets, &hosts)?;
+        rows.extend(blocked.iter().map(|(source, info)| row(*source, info, details.get(source))));
         Ok(rows)
     }
 
@@ -230,12 +224,13 @@ impl RequestHandler {
     ) -> Result<(Option<BlockRow>, Option<Target>), Refusal> {
         let prefix = self.config().block.ipv6.first;
         let source = target.source(prefix);
-        if let Place::Host(set, key) = Placement::new(prefix).place(source)
-            && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
-        {
-            let block @ [(_, info)] = &[(source, info)];
-            let reasons = reasons(&self.packets, block)?;
-            return Ok((Some(row(source, info, None, reasons.get(&source))), None));
+        for unproven in [false, true] {
+            if let Place::Host(set, key) = Placement::new(prefix).place(source, unproven)
+                && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
+            {
+                let details = details(&self.packets, &[source])?;
+                return Ok((Some(row(source, &info, details.get(&source))), None));
+            }
         }
         let contains = |around: &Target| around.network().contains(&target.network());
         let around = self.network_rows()?.into_iter().filter(|row| contains(&row.address));

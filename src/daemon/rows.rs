@@ -10,12 +10,15 @@ use crate::control::{BlockRow, Cause, Kind, Proof, Refusal, Stamp, State};
 use crate::engine::{MonoTime, ProofView, Reason, SlowedView, Source};
 use crate::errors::error_chain;
 use crate::nft::ElementInfo;
-use crate::packet::command::Command;
+use crate::packet::command::{BlockDetails, Command};
 use crate::store::{Block, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
 
 /// What helps when the kernel does not know our sets.
 pub(super) const MEND: &str = "\"portsentryctl reload\" builds the table again";
+
+/// Blocks whose details are asked for at a time: some hundred microseconds of the packet thread.
+const DETAILS_PER_PAGE: usize = 500;
 
 /// The packet thread gave no answer.
 impl From<Unresponsive> for Refusal {
@@ -30,36 +33,27 @@ pub(super) fn kernel(error: crate::nft::Error) -> Refusal {
     Refusal::new(Kind::Failed, message, MEND)
 }
 
-/// What the engine knows of elements without a comment: after a repair or a start that follows the
-/// rest.
-pub(super) fn reasons(
-    sentry: &Link<Command>,
-    blocked: &[(Source, ElementInfo)],
-) -> Result<HashMap<Source, Reason>, Refusal> {
-    let bare: Vec<Source> = blocked
-        .iter()
-        .filter(|(_, info)| info.comment.is_none())
-        .map(|(source, _)| *source)
-        .collect();
-    if bare.is_empty() {
-        return Ok(HashMap::new());
+/// What the engine knows of the blocks of these hosts.
+pub(super) fn details(
+    packets: &Link<Command>,
+    hosts: &[Source],
+) -> Result<HashMap<Source, BlockDetails>, Refusal> {
+    let mut details = HashMap::with_capacity(hosts.len());
+    for page in hosts.chunks(DETAILS_PER_PAGE) {
+        let known = packets.ask(|answer| Command::Details(page.to_vec(), answer))?;
+        let both = page.iter().copied().zip(known);
+        details.extend(both.filter_map(|(source, known)| Some((source, known?))));
     }
-    let known = sentry.ask(|answer| Command::Reasons(bare.clone(), answer))?;
-    Ok(bare.into_iter().zip(known).filter_map(|(source, reason)| Some((source, reason?))).collect())
+    Ok(details)
 }
 
-/// One line of the list; `since`: when the block began, as far as the engine knows; `reason`: why,
-/// for an element without a comment.
-pub(super) fn row(
-    source: Source,
-    info: &ElementInfo,
-    since: Option<MonoTime>,
-    reason: Option<&Reason>,
-) -> BlockRow {
+/// One line of the list.
+pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetails>) -> BlockRow {
     let commented = info.comment.as_deref().and_then(|comment| comment.parse().ok());
-    let reason = commented.or_else(|| reason.cloned()).unwrap_or(Reason::Foreign(String::new()));
-    // The engine knows when a block began; the kernel only when its timeout was set last.
-    let begun = since.map(time_of_day).or_else(|| {
+    let reason = commented
+        .or_else(|| known.map(|known| known.reason.clone()))
+        .unwrap_or(Reason::Foreign(String::new()));
+    let begun = known.map(|known| time_of_day(known.since)).or_else(|| {
         let age = info.timeout?.checked_sub(info.expires?)?;
         Some(Stamp(ago(age)))
     });
@@ -74,6 +68,7 @@ pub(super) fn row(
         until: info.expires.map(ahead),
         expires_in: info.expires.map(|left| left.as_secs()),
         packets: Some(info.packets),
+        renewals: known.map_or(0, |known| known.renewals),
         exempt: Vec::new(),
     }
 }
@@ -93,6 +88,7 @@ pub(super) fn slowed_row((view, reason): &(SlowedView, Reason)) -> BlockRow {
         until: Some(ahead(left)),
         expires_in: Some(left.as_secs()),
         packets: None,
+        renewals: 0,
         exempt: Vec::new(),
     }
 }
@@ -122,6 +118,7 @@ pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
         until: left.map(ahead),
         expires_in: left.map(|left| left.as_secs()),
         packets,
+        renewals: 0,
         exempt: block.exempt.iter().map(|network| Source::from(*network).into()).collect(),
     }
 }

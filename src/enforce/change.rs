@@ -60,12 +60,12 @@ impl Change {
     ) {
         let Some(set) = SetId::of(set) else { return };
         match set {
-            SetId::Blocked4 | SetId::Blocked6
+            SetId::Blocked4 | SetId::Blocked6 | SetId::Unproven4 | SetId::Unproven6
                 if self.removed.len() + self.added.len() + keys.len() > ELEMENTS_MAX =>
             {
                 (self.structure, self.recreate) = (true, true);
             }
-            SetId::Blocked4 | SetId::Blocked6 => {
+            SetId::Blocked4 | SetId::Blocked6 | SetId::Unproven4 | SetId::Unproven6 => {
                 list(self).extend(keys.into_iter().map(|key| (set, key)))
             }
             SetId::BlockedNets4 | SetId::BlockedNets6 => {

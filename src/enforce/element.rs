@@ -8,12 +8,25 @@ use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{ElementInfo, Key};
 use crate::ruleset::SetId;
 
-/// The sets of blocked hosts, in which an element is one account.
-pub const HOSTS: [SetId; 2] = [SetId::Blocked4, SetId::Blocked6];
+/// The sets of blocked hosts, in which an element is one account. Where a host is in two of them, the
+/// earlier one counts: the other drops less.
+pub const HOSTS: [SetId; 4] =
+    [SetId::Blocked4, SetId::Blocked6, SetId::Unproven4, SetId::Unproven6];
 
 /// All sets of blocks.
-pub(crate) const BLOCKED: [SetId; 4] =
-    [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+pub(crate) const BLOCKED: [SetId; 6] = [
+    SetId::Blocked4,
+    SetId::Blocked6,
+    SetId::Unproven4,
+    SetId::Unproven6,
+    SetId::BlockedNets4,
+    SetId::BlockedNets6,
+];
+
+/// Whether only new connections of the hosts in a set are dropped.
+pub(crate) fn is_unproven_set(set: SetId) -> bool {
+    matches!(set, SetId::Unproven4 | SetId::Unproven6)
+}
 
 /// Where the elements of a block are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +44,14 @@ impl Place {
             Self::Host(set, _) | Self::Network(set) => set,
         }
     }
+
+    /// The key of the element in a host set; `None` if it is elsewhere.
+    pub(crate) fn key_in(self, set: SetId) -> Option<Key> {
+        match self {
+            Self::Host(of, key) if of == set => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// Which blocks are hosts to the rules in force: `blocked6` is looked up by an IPv6 source's first
@@ -46,35 +67,40 @@ impl Placement {
         Self { ipv6_bits: ipv6_bits.min(128) }
     }
 
-    /// Where the block of a source is.
-    pub fn place(self, source: Source) -> Place {
-        match source.addr() {
-            address @ IpAddr::V4(_) if source.prefix_len() == 32 => {
-                Place::Host(SetId::Blocked4, Key::from(address))
-            }
-            address @ IpAddr::V6(_) if source.prefix_len() == self.ipv6_bits => {
-                Place::Host(SetId::Blocked6, Key::from(address))
-            }
-            _ => Place::Network(Family::of(source).set()),
-        }
+    /// Where the block of a source is. `unproven`: it is a scan's, and the address may be forged
+    /// ([`Reason::is_unproven_scan`]).
+    pub fn place(self, source: Source, unproven: bool) -> Place {
+        let (address, prefix) = (source.addr(), source.prefix_len());
+        let set = match (address, unproven) {
+            (IpAddr::V4(_), false) if prefix == 32 => SetId::Blocked4,
+            (IpAddr::V4(_), true) if prefix == 32 => SetId::Unproven4,
+            (IpAddr::V6(_), false) if prefix == self.ipv6_bits => SetId::Blocked6,
+            (IpAddr::V6(_), true) if prefix == self.ipv6_bits => SetId::Unproven6,
+            _ => return Place::Network(Family::of(source).set()),
+        };
+        Place::Host(set, Key::from(address))
     }
 
-    /// The key of a source's element in a host set; `None` if its block is elsewhere.
-    pub(crate) fn key_in(self, set: SetId, source: Source) -> Option<Key> {
-        match self.place(source) {
-            Place::Host(of, key) if of == set => Some(key),
-            _ => None,
-        }
+    /// Where the block of a source with this reason is.
+    pub(crate) fn place_of(self, source: Source, reason: &Reason) -> Place {
+        self.place(source, reason.is_unproven_scan())
+    }
+
+    /// The key of a block's element in a host set; `None` if it is elsewhere.
+    pub(crate) fn key_in(self, set: SetId, block: &BlockView<'_>) -> Option<Key> {
+        self.place_of(block.source, block.reason).key_in(set)
     }
 
     /// Whether the block of a source lies in an interval set.
     pub fn is_network(self, source: Source) -> bool {
-        matches!(self.place(source), Place::Network(_))
+        matches!(self.place(source, false), Place::Network(_))
     }
 
     /// The account that an element of a host set stands for; `None` if no rule ever looks it up.
     pub(crate) fn exact_source(self, set: SetId, key: Key) -> Option<Source> {
-        self.source(key).filter(|source| self.place(*source) == Place::Host(set, key))
+        let is_there =
+            |source: &Source| self.place(*source, is_unproven_set(set)) == Place::Host(set, key);
+        self.source(key).filter(is_there)
     }
 
     /// The account that an element of a host set stands for; bits below the prefix, which no rule

@@ -473,8 +473,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         set: SetId,
     ) -> Vec<ElementInfo> {
         let element = |source: &Source| {
-            let key = self.executor.placement.key_in(set, *source)?;
-            element::of_host(now, key, &self.engine.blocked(*source)?, true)
+            let block = self.engine.blocked(*source)?;
+            let key = self.executor.placement.key_in(set, &block)?;
+            element::of_host(now, key, &block, true)
         };
         sources.iter().filter_map(element).collect()
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::element::{self, BLOCKED, Place, Placement};
 use super::kernel::{Kernel, absent_is_fine};
 use super::networks::{Difference, Family, Networks, Piece, Span, intervals};
-use crate::engine::{Action, Engine, MonoTime, Outcome, Reason, Source};
+use crate::engine::{Action, BlockView, Engine, MonoTime, Outcome, Reason, Source};
 use crate::errors::error_chain;
 use crate::nft::model::protocol;
 use crate::nft::{Element, ElementInfo, Error, Key, Ruleset};
@@ -118,7 +118,9 @@ impl<K: Kernel> Executor<K> {
         }
         let Some((action, after)) = actions.split_first() else { return actions };
         if let Action::Count { source } = action {
-            outcomes.push(Outcome::Counted { source: *source, packets: self.count(*source) });
+            let place = self.place_of(context, *source);
+            outcomes
+                .push(Outcome::Counted { source: *source, packets: self.count(*source, place) });
             return after;
         }
         match self.carry_out_one(context, action) {
@@ -134,16 +136,23 @@ impl<K: Kernel> Executor<K> {
     /// Does what `action` orders of a block.
     fn carry_out_one(&mut self, context: Context<'_>, action: &Action) -> Result<(), SyncError> {
         match action {
-            Action::Block { source, timeout, reason, renew } => match self.placement.place(*source)
+            Action::Block { source, timeout, reason, renew } => match self
+                .placement
+                .place_of(*source, reason)
             {
-                Place::Host(set, key) => self.block_host(set, key, *timeout, reason, *renew)?,
+                Place::Host(set, key) => {
+                    self.block_host(set, key, *timeout, reason, *renew)?;
+                    if let Some(before) = context.engine.blocked(*source) {
+                        self.leave(before, set);
+                    }
+                }
                 Place::Network(_) => {
                     let context = Context { ordered: Some((*source, reason)), ..context };
                     let expires = timeout.map(|timeout| context.now.after(timeout));
                     self.change(context, *source, |networks| networks.set(*source, expires, &[]))?;
                 }
             },
-            Action::Unblock { source } => match self.placement.place(*source) {
+            Action::Unblock { source } => match self.place_of(context, *source) {
                 Place::Host(set, key) => self.kernel.delete(set, &[Element::new(key)])?,
                 Place::Network(_) => self.change(context, *source, |networks| {
                     networks.remove(*source);
@@ -185,7 +194,7 @@ impl<K: Kernel> Executor<K> {
 
     /// A slowed source's set, and its element there.
     fn slowed(&self, source: Source, timeout: Duration) -> (SetId, Element<'static>) {
-        let set = match self.placement.place(source) {
+        let set = match self.placement.place(source, false) {
             Place::Host(SetId::Blocked4, _) => SetId::Held4,
             Place::Host(..) => SetId::Held6,
             Place::Network(_) => SetId::HeldNets6,
@@ -193,10 +202,29 @@ impl<K: Kernel> Executor<K> {
         (set, Element::new(Key::from(source.addr())).timeout(Some(timeout)))
     }
 
+    /// Where the block of a source is by what the engine has; the engine's block is the one before
+    /// the action that is being carried out.
+    fn place_of(&self, context: Context<'_>, source: Source) -> Place {
+        let block = context.engine.blocked(source);
+        self.placement.place(source, block.is_some_and(|block| block.reason.is_unproven_scan()))
+    }
+
+    /// Takes out the element that a host had before its block went over to another set, when it was
+    /// proven. If that fails, it does no harm: it drops no more than the new one, and runs out by
+    /// itself.
+    fn leave(&mut self, before: BlockView<'_>, to: SetId) {
+        if let Place::Host(set, key) = self.placement.place_of(before.source, before.reason)
+            && set != to
+            && let Err(error) = self.kernel.delete(set, &[Element::new(key)])
+        {
+            log::debug!("{}", error_chain(&error));
+        }
+    }
+
     /// The packets that a host's element has dropped; `None` if there is no element.
-    fn count(&mut self, source: Source) -> Option<u64> {
+    fn count(&mut self, source: Source, place: Place) -> Option<u64> {
         // Pieces of networks are cut and joined: their counters say nothing of one block.
-        let Place::Host(set, key) = self.placement.place(source) else { return Some(0) };
+        let Place::Host(set, key) = place else { return Some(0) };
         match self.kernel.get(set, &[key]) {
             Ok(found) => found.into_iter().next().flatten().map(|info| info.packets),
             // Not to know is not to have seen anything: the block runs out by itself.
@@ -235,7 +263,7 @@ impl<K: Kernel> Executor<K> {
     ) {
         let placed = |action: &Action| {
             let Action::Unblock { source } = action else { return None };
-            Some((*source, self.placement.place(*source)))
+            Some((*source, self.place_of(context, *source)))
         };
         let placed: Vec<(Source, Place)> = unblocks.iter().filter_map(placed).collect();
         for set in BLOCKED {

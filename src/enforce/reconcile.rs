@@ -15,12 +15,12 @@
 //! | no, must not be | yes | adopted, and lifted by the engine |
 //! | must not be, or `block.total` allows no more | - | not restored, and reported |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::element::{Place, Placement, adopted, as_comment};
+use super::element::{Place, Placement, adopted, as_comment, is_unproven_set};
 use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
 use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{ElementInfo, Key};
@@ -81,6 +81,7 @@ pub(crate) fn of_stored(block: &Block) -> BlockView<'_> {
         timeout: expires.map(|end| end.since(*since)),
         port: *port,
         packets: 0,
+        renewals: 0,
         exempt,
     }
 }
@@ -237,12 +238,30 @@ pub(crate) fn reconcile_hosts(
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
     let mut wanted: HashMap<Source, BlockView<'_>> =
         wanted.into_iter().map(|block| (block.source, block)).collect();
-    // Sources of elements that no packet is ever looked up by.
+    // Sources of elements that no packet is ever looked up by, or whose reason belongs into another
+    // set.
     let mut strays: HashMap<Source, Adopted> = HashMap::new();
+    let has_unproven = present.iter().any(|(set, _)| is_unproven_set(*set));
+    let dropped: HashSet<Key> = present
+        .iter()
+        .filter(|(set, _)| has_unproven && !is_unproven_set(*set))
+        .map(|(_, info)| info.key)
+        .collect();
     for (set, info) in present {
         let Some(source) = placement.source(info.key) else { continue };
+        if is_unproven_set(*set) && dropped.contains(&info.key) {
+            steps.push(Step::Delete(*set, info.key));
+            continue;
+        }
         let found = adopted(source, info);
-        if placement.place(source) != Place::Host(*set, info.key) {
+        let is_bare = info.comment.is_none();
+        let is_here =
+            |reason: &Reason| placement.place_of(source, reason) == Place::Host(*set, info.key);
+        let is_ours = wanted.get(&source).is_some_and(|block| {
+            is_here(block.reason)
+                && (is_bare || as_comment(block.reason) == as_comment(&found.reason))
+        });
+        if !is_ours && !is_here(&found.reason) {
             steps.push(Step::Delete(*set, info.key));
             strays.entry(source).or_insert(found);
             continue;
@@ -251,9 +270,14 @@ pub(crate) fn reconcile_hosts(
             steps.push(Step::Adopt(found));
             continue;
         };
-        let is_bare = info.comment.is_none();
-        if !is_bare && as_comment(block.reason) != as_comment(&found.reason) {
-            // Another comment is newer than what was wanted.
+        if !is_ours {
+            // Another comment or set is newer than what was wanted.
+            if let Place::Host(set, key) = placement.place_of(source, block.reason)
+                && !is_here(block.reason)
+                && !has_unproven
+            {
+                steps.push(Step::Delete(set, key));
+            }
             steps.push(Step::Retime(found));
         } else {
             let end = found.remaining.map(|left| now.after(left));
@@ -272,16 +296,14 @@ pub(crate) fn reconcile_hosts(
     }
     // What they were meant for gets an element that works, unless it has one.
     if !strays.is_empty() {
-        let working =
-            present.iter().filter_map(|(set, info)| placement.exact_source(*set, info.key));
-        working.for_each(|source| drop(strays.remove(&source)));
+        steps.iter().filter_map(Step::kept).for_each(|source| drop(strays.remove(&source)));
         steps.extend(strays.into_iter().map(|(source, found)| {
             Step::Restore(wanted.remove(&source).map_or(found, |block| learned(now, &block)))
         }));
     }
     for (source, block) in wanted {
         let remaining = block.expires.map(|end| end.since(now));
-        let missing = missing(placement.place(source).set());
+        let missing = missing(placement.place_of(source, block.reason).set());
         steps.push(match missing {
             Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => {
                 Step::Drop(source, Dropped::Over)
@@ -424,13 +446,16 @@ fn whole(steps: Vec<Step>) -> Vec<Step> {
 /// Leaves as many blocks as `block.total` allows, those that last longest; what is in the kernel
 /// beyond that is taken out.
 fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
-    let block = |step: &Step| match step {
-        Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => {
-            Some((block.source, block.remaining))
+    fn block(step: &Step) -> Option<&Adopted> {
+        match step {
+            Step::Keep(block) | Step::Adopt(block) | Step::Restore(block) | Step::Retime(block) => {
+                Some(block)
+            }
+            _ => None,
         }
-        _ => None,
-    };
-    let mut all: Vec<(Source, Option<Duration>)> = steps.iter().filter_map(block).collect();
+    }
+    let mut all: Vec<(Source, Option<Duration>)> =
+        steps.iter().filter_map(block).map(|block| (block.source, block.remaining)).collect();
     // A network that was given another end has two steps.
     all.sort_unstable();
     all.dedup_by_key(|(source, _)| *source);
@@ -440,15 +465,16 @@ fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
     all.sort_by_key(|(source, remaining)| {
         (remaining.is_some(), remaining.map(std::cmp::Reverse), *source)
     });
-    let excess: std::collections::HashSet<Source> =
+    let excess: HashSet<Source> =
         all.split_off(total).into_iter().map(|(source, _)| source).collect();
     let mut deletes = Vec::new();
     for step in &mut steps {
-        let Some((source, _)) = block(step).filter(|(source, _)| excess.contains(source)) else {
+        let Some(block) = block(step).filter(|block| excess.contains(&block.source)) else {
             continue;
         };
+        let source = block.source;
         if !matches!(step, Step::Restore(_))
-            && let Place::Host(set, key) = placement.place(source)
+            && let Place::Host(set, key) = placement.place_of(source, &block.reason)
         {
             deletes.push(Step::Delete(set, key));
         }

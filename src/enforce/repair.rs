@@ -13,14 +13,14 @@ use std::time::Instant;
 
 use super::backlog::SLOWED_PER_WAKE;
 use super::drift::Findings;
-use super::element::{BLOCKED, HOSTS};
+use super::element::{BLOCKED, HOSTS, is_unproven_set};
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::kernel::{Author, Kernel, Wanted};
 use super::networks::Family;
-use super::reconcile::{Origin, reconcile_hosts};
+use super::reconcile::{Origin, Step, reconcile_hosts};
 use super::start::Write;
 use crate::config::OwnTable;
-use crate::engine::{MonoTime, Reason, Source};
+use crate::engine::{BlockView, MonoTime, Reason, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{Key, TableOwner};
@@ -132,25 +132,38 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         };
         // Of a removal only what is gone counts, of an addition only what is there: the other is
         // told by a later notification.
-        let (mut wanted, mut present) = (Vec::new(), Vec::new());
+        let (mut wanted, mut present, mut outranked) = (Vec::new(), Vec::new(), Vec::new());
         for (key, there) in keys.into_iter().zip(there) {
             let Some(source) = self.executor.placement.source(key) else { continue };
             match there {
                 Some(info) if !removed => {
-                    wanted.extend(self.engine.blocked(source));
-                    present.push((set, info));
+                    let block = self.engine.blocked(source);
+                    let is_elsewhere = |block: &BlockView<'_>| {
+                        self.executor.placement.key_in(set, block).is_none()
+                    };
+                    // A block in the other set drops more.
+                    if is_unproven_set(set) && block.as_ref().is_some_and(is_elsewhere) {
+                        outranked.push(Step::Delete(set, key));
+                    } else {
+                        wanted.extend(block);
+                        present.push((set, info));
+                    }
                 }
-                // That an element which no rule looks up is gone ends no block.
-                None if removed && self.executor.placement.exact_source(set, key).is_some() => {
-                    wanted.extend(self.engine.blocked(source));
+                // That an element which no rule looks up is gone ends no block, nor does one that the
+                // source's element in another set outlived.
+                None if removed => {
+                    let placement = self.executor.placement;
+                    let here = |block: &BlockView<'_>| placement.key_in(set, block) == Some(key);
+                    wanted.extend(self.engine.blocked(source).filter(here));
                 }
                 _ => {}
             }
         }
         let must_not = |source, reason: &Reason| self.engine.must_not_block(source, reason);
         let missing = |_| Origin::Drift { notified: true }.missing(true);
-        let steps =
+        let mut steps =
             reconcile_hosts(now, self.executor.placement, wanted, &present, &must_not, missing);
+        steps.append(&mut outranked);
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
     }
@@ -291,7 +304,11 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn restore_hosts(&mut self, now: MonoTime, lost: Vec<Source>) {
         let placement = self.executor.placement;
         for set in HOSTS {
-            let is_here = |source: &Source| placement.key_in(set, *source).is_some();
+            let is_here = |source: &Source| {
+                self.engine
+                    .blocked(*source)
+                    .is_some_and(|block| placement.key_in(set, &block).is_some())
+            };
             let here: Vec<Source> = lost.iter().copied().filter(is_here).collect();
             let elements = self.elements(now, &here, set);
             let Some(set) = self.ruleset.set(set) else { continue };

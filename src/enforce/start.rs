@@ -144,12 +144,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         // The elements of `blocked6` are first addresses: only the rule that masks a source tells
         // what they block.
         let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6.first));
-        let present = enforcer.read_present(
-            found,
-            former,
-            &blocks.iter().map(|block| block.source).collect::<Vec<_>>(),
-        )?;
-        let wanted = blocks.iter().map(of_stored).collect();
+        let wanted: Vec<_> = blocks.iter().map(of_stored).collect();
+        let present = enforcer.read_present(found, former, &wanted)?;
         let origin = Origin::Start { same_boot: is_same_boot };
         let total = policy.total as usize;
         let steps = enforcer.steps(now, origin, former, wanted, &present, total);
@@ -316,15 +312,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         &mut self,
         found: &Found,
         placement: Placement,
-        stored: &[Source],
+        stored: &[BlockView<'_>],
     ) -> Result<Present, Error> {
         let mut present = Present::default();
         for set in BLOCKED {
             let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else {
                 continue;
             };
-            let known =
-                || stored.iter().filter_map(|source| placement.key_in(set, *source)).collect();
+            let known = || stored.iter().filter_map(|block| placement.key_in(set, block)).collect();
             let elements = self.executor.kernel.contents(set, there.count, &known);
             present.add(set, absent_is_fine(elements)?);
         }
@@ -351,13 +346,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let ranges = lists.get(&set)?;
                     if are_few { ranges.iter().map(exempt::element).collect() } else { Vec::new() }
                 }
-                SetId::Blocked4 | SetId::Blocked6 => {
+                SetId::Blocked4 | SetId::Blocked6 | SetId::Unproven4 | SetId::Unproven6 => {
                     if write.existing.contains(&set) && !write.refill.contains(&set) {
                         return None;
                     }
                     let first = engine
                         .blocks()
-                        .filter_map(|block| Some((placement.key_in(set, block.source)?, block)));
+                        .filter_map(|block| Some((placement.key_in(set, &block)?, block)));
                     // The kernel gives counters and takes comments in a second step: what is waited
                     // for is the drop.
                     first
@@ -387,7 +382,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         };
         let refill: Vec<SetSpec> = write.refill.iter().map(|set| set.spec()).collect();
         let known = |spec: SetSpec| {
-            let key = |block: BlockView<'_>| placement.key_in(SetId::of(spec)?, block.source);
+            let key = |block: BlockView<'_>| placement.key_in(SetId::of(spec)?, &block);
             engine.blocks().filter_map(key).collect()
         };
         let order = |owner: TableOwner| Order {
@@ -432,8 +427,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let mut here = self
                 .engine
                 .blocks()
-                .map(|block| block.source)
-                .filter(|source| placement.place(*source).set() == set);
+                .filter(|block| placement.key_in(set, block).is_some())
+                .map(|block| block.source);
             let is_carried = !given.contains_key(&set) && installed.carried > 0;
             if is_carried && !installed.lacks(set) {
                 continue;
@@ -593,7 +588,7 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 
 /// The sets whose elements mean something else by another placement, and are written again.
 fn refill(before: Placement, after: Placement) -> &'static [SetId] {
-    if before == after { &[] } else { &[SetId::Blocked6, SetId::BlockedNets6] }
+    if before == after { &[] } else { &[SetId::Blocked6, SetId::Unproven6, SetId::BlockedNets6] }
 }
 
 /// The key of a port in the set of services.

@@ -1,6 +1,8 @@
 //! The blocked sets as lists show them, read over a connection of the reader's: what it says was
 //! true in the kernel when it was read.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
 use super::element::{HOSTS, Placement, adopted};
@@ -18,11 +20,15 @@ pub(crate) fn hosts(
     placement: Placement,
 ) -> Result<Vec<(Source, ElementInfo)>, Error> {
     let mut all = Vec::new();
+    let mut earlier = HashSet::new();
     for set in HOSTS {
-        let elements = connection.dump_set(set)?.into_iter();
-        all.extend(
-            elements.filter_map(|info| Some((placement.exact_source(set, info.key)?, info))),
-        );
+        for info in connection.dump_set(set)? {
+            if let Some(source) = placement.exact_source(set, info.key)
+                && earlier.insert(source)
+            {
+                all.push((source, info));
+            }
+        }
     }
     Ok(all)
 }

@@ -178,8 +178,8 @@ pub enum Report {
         timeout: Option<Duration>,
         /// Why.
         reason: Reason,
-        /// The block existed and got a new timeout.
-        renewed: bool,
+        /// How often the block got a new timeout since it began; 0: it begins.
+        renewals: u32,
     },
     /// The kernel refused a block.
     BlockFailed {

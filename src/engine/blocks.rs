@@ -11,6 +11,9 @@
 //!      |  later         | Err        |  |  answer  |
 //!      +------------ Refused         +--+----------+
 //! ```
+//!
+//! The block of an unproven scan is short, and is renewed by its source's probes of closed ports.
+//! What the source sends to services renews nothing: a client whose address was forged retries.
 
 mod outcomes;
 
@@ -143,7 +146,7 @@ impl Blocks {
             None => BlockStatus::Free,
             Some(entry) => match entry.state {
                 State::Refused { until } if now >= until => BlockStatus::Free,
-                State::InForce if entry.is_unproven_scan() => BlockStatus::Unproven,
+                State::InForce if entry.reason.is_unproven_scan() => BlockStatus::Unproven,
                 _ => BlockStatus::Taken,
             },
         }
@@ -184,6 +187,28 @@ impl Blocks {
         self.rearm(at);
     }
 
+    /// Handles a probe of a closed port by a blocked source: an unproven scan that continues gets
+    /// `timeout` again.
+    pub(super) fn renew(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        timeout: Duration,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(at) = self.find(source) else { return };
+        let Some(entry) = self
+            .entry_mut(at)
+            .filter(|entry| entry.state == State::InForce && entry.is_renewable(now))
+        else {
+            return;
+        };
+        let timeout = Some(timeout);
+        actions.push(Action::Block { source, timeout, reason: entry.reason.clone(), renew: true });
+        entry.state = State::Renewing { timeout, reason: None };
+        self.rearm(at);
+    }
+
     /// Orders a block, or a new timeout and reason for a present one. Waits while an order is in
     /// flight.
     pub(super) fn order(
@@ -204,7 +229,6 @@ impl Blocks {
                 since: now,
                 timeout: None,
                 expires: None,
-                count_at: None,
                 lift_at: None,
                 check_from: now,
                 timer: None,
@@ -362,7 +386,6 @@ impl Blocks {
             }),
             timeout: None,
             expires: None,
-            count_at: None,
             lift_at: None,
             check_from: now,
             timer: None,
@@ -423,7 +446,8 @@ impl Blocks {
             (None, None) => true,
             _ => false,
         };
-        if is_same {
+        // A block that is proven or manual now is in another set.
+        if is_same && entry.reason.is_unproven_scan() == found.reason.is_unproven_scan() {
             return false;
         }
         (entry.reason, entry.packets) = (found.reason.clone(), found.packets);

@@ -63,8 +63,6 @@ pub(super) struct Entry {
     pub(super) since: MonoTime,
     pub(super) timeout: Option<Duration>,
     pub(super) expires: Option<MonoTime>,
-    /// When to read the packet counter, which shows whether the scan continues.
-    pub(super) count_at: Option<MonoTime>,
     pub(super) lift_at: Option<MonoTime>,
     /// From this time on a probe of the source makes us check that the element exists.
     pub(super) check_from: MonoTime,
@@ -118,8 +116,11 @@ pub struct BlockView<'a> {
     /// The port of the probe that passed the trigger; `None` for a manual block or if it is
     /// unknown.
     pub port: Option<Port>,
-    /// Packets dropped, as of start or the last renewal. The kernel's own counter is newer.
+    /// Packets dropped, as of start or the last time they were counted. The kernel's own counter
+    /// is newer.
     pub packets: u64,
+    /// How often it got a new timeout since it began, or since the daemon started.
+    pub renewals: u32,
     /// Exempt networks within it.
     pub exempt: &'a [IpNet],
 }
@@ -137,23 +138,24 @@ impl Entry {
         self.reason.is_unproven_scan()
     }
 
+    /// Whether a probe renews it: not in the first quarter of its timeout, so that a flood of probes
+    /// makes few orders.
+    pub(super) fn is_renewable(&self, now: MonoTime) -> bool {
+        let (Some(expires), Some(timeout)) = (self.expires, self.timeout) else { return false };
+        self.is_unproven_scan() && expires.since(now) <= timeout / 4 * 3
+    }
+
     /// Starts the block's timeout.
     pub(super) fn run(&mut self, now: MonoTime, timeout: Option<Duration>) {
         self.timeout = timeout;
         self.expires = timeout.map(|timeout| now.after(timeout));
         self.check_from = now.after(CHECK_EVERY);
-        // After three quarters: late enough to see whether the scan continues, early enough to
-        // renew before the kernel's timer expires.
-        self.count_at =
-            timeout.filter(|_| self.is_unproven_scan()).map(|timeout| now.after(timeout / 4 * 3));
     }
 
     /// When the next timer of this block is due.
     pub(super) fn due(&self) -> Option<MonoTime> {
         match self.state {
-            State::InForce => {
-                [self.expires, self.count_at, self.lift_at].into_iter().flatten().min()
-            }
+            State::InForce => self.expires.into_iter().chain(self.lift_at).min(),
             State::Refused { until } => Some(until.after(RETRY_LAST)),
             State::Blocking { .. }
             | State::Renewing { .. }
@@ -198,17 +200,18 @@ pub(super) fn view(entry: &Entry) -> BlockView<'_> {
         timeout: entry.timeout,
         port: entry.port,
         packets: entry.packets,
+        renewals: entry.renewals,
         exempt: entry.exempt.networks(),
     }
 }
 
-pub(super) fn blocked(entry: &Entry, scanner: Option<IpAddr>, renewed: bool) -> Report {
+pub(super) fn blocked(entry: &Entry, scanner: Option<IpAddr>) -> Report {
     Report::Blocked {
         source: entry.source,
         port: entry.port,
         scanner,
         timeout: entry.timeout,
         reason: entry.reason.clone(),
-        renewed,
+        renewals: entry.renewals,
     }
 }

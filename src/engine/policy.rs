@@ -137,6 +137,11 @@ impl Policy {
         self.mode == Mode::Enforce && self.unproven.action == UnprovenAction::Slow
     }
 
+    /// Whether unproven sources are blocked.
+    pub(super) fn blocks_unproven(&self) -> bool {
+        self.mode == Mode::Enforce && self.unproven.action == UnprovenAction::Block
+    }
+
     /// The effective trigger.
     pub(super) fn trigger(&self) -> u16 {
         self.scan_trigger.min(TRIGGER_MAX)

@@ -48,8 +48,8 @@ impl Reason {
         }
     }
 
-    /// Whether it is a scan by a source that is not proven.
-    pub(super) fn is_unproven_scan(&self) -> bool {
+    /// Whether it is a scan of a source whose address may be forged.
+    pub fn is_unproven_scan(&self) -> bool {
         matches!(self, Self::Scan { proven: false, .. })
     }
 

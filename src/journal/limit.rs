@@ -265,12 +265,12 @@ mod tests {
                 timeout: None,
                 port: None,
                 reason,
-                renewed: false,
+                renewals: 0,
             })
         };
         let manual = notice(Reason::Manual(String::new()));
         assert_eq!((Class::of(&manual), Class::of_history(&manual)), (None, None));
-        let scan = crate::journal::format::samples::blocked("192.0.2.1", 1, false);
+        let scan = crate::journal::format::samples::blocked("192.0.2.1", 1, 0);
         assert_eq!(Class::of_history(&scan), Some(Class::History));
     }
 

@@ -72,8 +72,8 @@ fn queued_events_are_written_before_the_journal_ends() {
     .unwrap();
     journal.notify(Notice::Active);
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
-    journal.notify(blocked("10.77.1.1", 1, false));
-    journal.notify(blocked("10.77.1.1", 1, true));
+    journal.notify(blocked("10.77.1.1", 1, 0));
+    journal.notify(blocked("10.77.1.1", 1, 1));
     assert!(journal.stop(LONG));
     let lines = lines.all();
     assert_eq!(lines.len(), 3, "a renewal is a matter of level debug: {lines:?}");
@@ -155,7 +155,7 @@ fn a_hanging_target_keeps_nothing_from_history_and_watchers() {
     let journal = JournalHandle::start_with(settings.clone(), sink).unwrap();
     let watch = journal.subscribe(None);
     for _ in 0..500 {
-        journal.notify(blocked("10.77.1.1", 1, false));
+        journal.notify(blocked("10.77.1.1", 1, 0));
     }
     for _ in 0..500 {
         assert!(watch.next_within(LONG).is_some());
@@ -200,7 +200,7 @@ fn a_disk_that_fails_at_the_start_stops_nothing() {
     let settings =
         Settings { history_file: Some(path.clone()), state_dir: state.clone(), ..settings() };
     let journal = JournalHandle::start_with(settings, Box::new(lines.clone())).unwrap();
-    journal.notify(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, 0));
     let deadline = Instant::now() + LONG;
     while !journal.stats().history_failing {
         assert!(Instant::now() < deadline);
@@ -235,7 +235,7 @@ fn the_disk_of_the_history_may_be_full() {
     )
     .unwrap();
     for _ in 0..20 {
-        journal.notify(blocked("10.77.1.1", 1, false));
+        journal.notify(blocked("10.77.1.1", 1, 0));
     }
     assert!(journal.stop(LONG));
     assert_eq!(
@@ -250,7 +250,7 @@ fn subscribers_get_every_event_as_json_and_are_woken() {
     let journal = JournalHandle::start_with(settings(), Box::new(Lines::default())).unwrap();
     let waker = Arc::new(Waker::new().unwrap());
     let subscription = journal.subscribe(Some(Arc::clone(&waker)));
-    journal.notify(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, 0));
     let line: serde_json::Value =
         serde_json::from_str(&subscription.next_within(LONG).unwrap()).unwrap();
     assert_eq!(line["event"], "blocked");
@@ -287,12 +287,12 @@ fn new_settings_change_history_file() {
     )
     .unwrap();
     let subscription = journal.subscribe(None);
-    journal.notify(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, 0));
     subscription.next_within(LONG).unwrap();
     let mut changed = Settings { history_file: Some(two.clone()), ..settings() };
     changed.log.level = log::LevelFilter::Off;
     journal.reconfigure(changed).unwrap();
-    journal.notify(blocked("10.77.1.2", 2, false));
+    journal.notify(blocked("10.77.1.2", 2, 0));
     assert!(journal.stop(LONG));
     assert!(std::fs::read_to_string(one).unwrap().contains("10.77.1.1"));
     assert!(std::fs::read_to_string(two).unwrap().contains("10.77.1.2"));
@@ -360,7 +360,7 @@ fn a_name_is_looked_up_once_for_log_history_and_watchers() {
     let watch = journal.subscribe(None);
     asked.attach(&journal, None);
     journal.notify(scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None));
-    journal.notify(blocked("10.77.1.1", 1, false));
+    journal.notify(blocked("10.77.1.1", 1, 0));
     journal.notify(Notice::Active);
     let deadline = Instant::now() + LONG;
     while asked.all().is_empty() {

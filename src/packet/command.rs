@@ -56,8 +56,8 @@ pub enum Command {
     Services(Services, Answer<()>),
     /// A new configuration.
     Reconfigure(Box<Setup>, Answer<Reload>),
-    /// Why these are blocked, by the books; `None` for what they do not know.
-    Reasons(Vec<Source>, Answer<Vec<Option<Reason>>>),
+    /// What the engine knows of the blocks of these; `None` where it has none.
+    Details(Vec<Source>, Answer<Vec<Option<BlockDetails>>>),
     /// So many of the blocks in force, the first that come.
     Blocks(usize, Answer<Vec<BlockInForce>>),
     /// The networks that are blocked.
@@ -88,6 +88,17 @@ pub struct Known {
     pub blocks_before: u32,
     /// It is slowed, and why.
     pub slowed: Option<(SlowedView, Reason)>,
+}
+
+/// What the engine knows of a block and its element does not say.
+#[derive(Debug, Clone)]
+pub struct BlockDetails {
+    /// Why: an element has no comment yet after a repair or a start.
+    pub reason: Reason,
+    /// When it began: the kernel knows only when its timeout was set last.
+    pub since: MonoTime,
+    /// How often it got a new timeout.
+    pub renewals: u32,
 }
 
 /// What the reflex did, and how full its sets are.

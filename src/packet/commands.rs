@@ -5,8 +5,8 @@ use std::sync::mpsc::SyncSender;
 use jiff::Timestamp;
 
 use super::PacketThread;
-use super::command::{Command, Figures, Known};
-use crate::engine::{self, MonoTime, Source};
+use super::command::{BlockDetails, Command, Figures, Known};
+use crate::engine::{BlockView, MonoTime, Source};
 use crate::helper::client::BlockInForce;
 use crate::store;
 
@@ -39,11 +39,13 @@ impl PacketThread {
                 reply(&answer, ());
             }
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
-            Command::Reasons(sources, answer) => {
-                let reason = |source: Source| {
-                    self.enforcer.engine.blocked(source).map(|block| block.reason.clone())
+            Command::Details(sources, answer) => {
+                let details = |source: Source| {
+                    let BlockView { reason, since, renewals, .. } =
+                        self.enforcer.engine.blocked(source)?;
+                    Some(BlockDetails { reason: reason.clone(), since, renewals })
                 };
-                reply(&answer, sources.into_iter().map(reason).collect());
+                reply(&answer, sources.into_iter().map(details).collect());
             }
             Command::Networks(answer) => {
                 self.enforcer.settle(now);
@@ -93,7 +95,7 @@ impl PacketThread {
     /// so.
     fn blocks_in_force(&self, now: MonoTime, most: usize) -> Vec<BlockInForce> {
         let today = Timestamp::now();
-        let shown = |block: engine::BlockView<'_>| BlockInForce {
+        let shown = |block: BlockView<'_>| BlockInForce {
             source: block.source,
             reason: block.reason.clone(),
             port: block.port,

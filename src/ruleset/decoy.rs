@@ -57,12 +57,12 @@ impl Builder<'_> {
                     DECOY_ACK,
                     "logged first, with a rate of its own, because SYNs may use up theirs",
                 ),
-                decoy_tcp(),
+                self.decoy_tcp(),
             ]);
         }
         if self.udp_decoys {
             let mut chain = self.decoy_new(DECOY_UDP, "logged first");
-            chain.rules.splice(0..0, decoy_not_ours());
+            chain.rules.splice(0..0, self.decoy_not_ours());
             chains.push(chain);
         }
         let mut known = vec![
@@ -132,25 +132,27 @@ impl Builder<'_> {
         }
         chain(DECOY_ANSWER, rules)
     }
-}
 
-/// Packets to a decoy's port that are not for the decoy.
-fn decoy_not_ours() -> [Rule; 2] {
-    [
-        rule(
-            "a socket accepts it: of a service, or of a connection to the decoy",
-            [has_socket(), back()],
-        ),
-        service(),
-    ]
-}
+    /// Packets to a decoy's port that are not for the decoy.
+    fn decoy_not_ours(&self) -> Vec<Rule> {
+        let mut rules = vec![
+            rule(
+                "a socket accepts it: of a service, or of a connection to the decoy",
+                [has_socket(), back()],
+            ),
+            service(),
+        ];
+        rules.extend(self.unproven_probes(&[]));
+        rules
+    }
 
-fn decoy_tcp() -> Chain {
-    let mut rules = Vec::from(decoy_not_ours());
-    rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
-    rules.push(rule(
-        "the end of a handshake with SYN cookies, or an ACK scan; other flags continue to `watch`",
-        [only_flags(tcp_flag::ACK), goto(DECOY_ACK)],
-    ));
-    chain(DECOY_TCP, rules)
+    fn decoy_tcp(&self) -> Chain {
+        let mut rules = self.decoy_not_ours();
+        rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
+        rules.push(rule(
+            "the end of a handshake with SYN cookies, or an ACK scan; other flags continue to `watch`",
+            [only_flags(tcp_flag::ACK), goto(DECOY_ACK)],
+        ));
+        chain(DECOY_TCP, rules)
+    }
 }

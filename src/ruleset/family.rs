@@ -22,6 +22,10 @@ pub(super) struct Family {
     pub(super) answered: SetId,
     pub(super) probed: SetId,
     pub(super) paced: SetId,
+    pub(super) recent: SetId,
+    pub(super) tally: SetId,
+    pub(super) far: SetId,
+    pub(super) unproven: SetId,
     /// Protocol and type of an echo request (RFC 792; RFC 4443, 4.1).
     pub(super) echo_request: (u8, u32),
 }
@@ -45,6 +49,10 @@ impl Family {
                 answered: SetId::Answered4,
                 probed: SetId::Probed4,
                 paced: SetId::Paced4,
+                recent: SetId::Recent4,
+                tally: SetId::Tally4,
+                far: SetId::Far4,
+                unproven: SetId::Unproven4,
                 echo_request: (1, 8),
             },
             Self {
@@ -62,6 +70,10 @@ impl Family {
                 answered: SetId::Answered6,
                 probed: SetId::Probed6,
                 paced: SetId::Paced6,
+                recent: SetId::Recent6,
+                tally: SetId::Tally6,
+                far: SetId::Far6,
+                unproven: SetId::Unproven6,
                 echo_request: (58, 128),
             },
         ]

@@ -3,16 +3,19 @@
 //!
 //! * [`sets`]: the sets and their keys. `statements`: building blocks of rules.
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
-//! * [`slow`]: rules for slowed sources.
+//! * `forward`: packets to other hosts.
+//! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
 mod decoy;
 mod family;
+mod forward;
 pub(crate) mod messages;
 pub(crate) mod reflex;
 pub(crate) mod sets;
 pub(crate) mod slow;
 mod statements;
+mod unproven;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -33,6 +36,7 @@ use self::statements::{
     is_from_unspecified, is_in, is_not, is_not_in, is_protocol, jump, live_connections, log,
     matches, opens, remember, rule, to_service, update,
 };
+use self::unproven::STILL;
 
 pub use self::reflex::held_prefix;
 pub use self::sets::{SCHEMA, SetId};
@@ -190,6 +194,11 @@ impl Builder<'_> {
         let mut sets = vec![
             blocked(SetId::Blocked4, MARK),
             blocked(SetId::Blocked6, MARK),
+            blocked(
+                SetId::Unproven4,
+                "blocked hosts that are not proven: what they open is dropped",
+            ),
+            blocked(SetId::Unproven6, "the same, by the first address of the prefix"),
             blocked(SetId::BlockedNets4, "networks blocked manually"),
             blocked(SetId::BlockedNets6, "blocked prefixes, and networks blocked manually"),
             allowed(SetId::Allowed4, true),
@@ -232,10 +241,11 @@ impl Builder<'_> {
             });
         }
         sets.extend(self.reflex.iter().flat_map(Reflex::sets));
-        if self.slows() || self.reflex.is_some() {
-            sets.extend(reflex::held_sets());
+        if self.enforces() {
+            sets.extend(slow::paced_sets());
         }
-        if self.slows() {
+        if self.holds() {
+            sets.extend(reflex::held_sets());
             sets.extend(self.slow_sets());
         }
         if self.config.queues_connections() && self.reflex.is_none() {
@@ -274,26 +284,39 @@ impl Builder<'_> {
         self.config.slows()
     }
 
+    /// Whether the rules treat sources as slowed, if only until the daemon decides.
+    fn holds(&self) -> bool {
+        self.slows() || self.reflex.is_some()
+    }
+
+    fn enforces(&self) -> bool {
+        self.config.mode == Mode::Enforce
+    }
+
     fn chains(&self) -> Vec<Chain> {
-        let mut chains: Vec<_> = self.reflex.iter().flat_map(Reflex::gate_chains).collect();
-        chains.push(self.gate());
-        if !self.watches() {
-            return chains;
-        }
         // Each chain before those that jump to it, so that the text loads from top to bottom too.
-        if self.slows() {
-            chains.extend(self.slow_chains());
+        let mut chains = vec![self.gate()];
+        if self.enforces() {
+            chains.extend(self.unproven_chains());
         }
-        chains.extend([self.probe(), self.exempt_probe(), self.open()]);
-        chains.extend(self.reflex.iter().flat_map(Reflex::chains));
-        if !self.tcp.is_empty() {
-            chains.extend([self.log_only(), self.tcp_probe(), sctp_probe()]);
+        if self.watches() {
+            if self.holds() {
+                chains.extend(self.slow_chains());
+            }
+            chains.extend([self.probe(), self.exempt_probe(), self.open()]);
+            chains.extend(self.reflex.iter().flat_map(Reflex::chains));
+            if !self.tcp.is_empty() {
+                chains.extend([self.log_only(), self.tcp_probe(), self.sctp_probe()]);
+            }
+            if !self.udp.is_empty() {
+                chains.push(self.udp_probe());
+            }
+            chains.push(self.exempt());
         }
-        if !self.udp.is_empty() {
-            chains.push(self.udp_probe());
+        if self.watches() || self.enforces() {
+            chains.extend(self.group_and_spoofed());
+            chains.extend([self.watch(), self.forwarded()]);
         }
-        chains.extend(self.group_and_spoofed());
-        chains.extend([self.exempt(), self.watch(), self.forwarded()]);
         if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());
         }
@@ -304,7 +327,7 @@ impl Builder<'_> {
         // In mode observe, existing blocks stay in the sets, for when the mode is `enforce` again; no
         // rule looks them up.
         let mut rules = Vec::new();
-        if self.config.mode == Mode::Enforce {
+        if self.enforces() {
             let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6.first);
             let (ip4, ip6) = (Selector::Ip4Saddr, Selector::Ip6Saddr);
             let gate = |why, selector, blocked, address, allowed| {
@@ -320,7 +343,6 @@ impl Builder<'_> {
                 gate("", ip4, SetId::BlockedNets4, ip4, SetId::Allowed4),
                 gate("", ip6, SetId::BlockedNets6, ip6, SetId::Allowed6),
             ]);
-            rules.extend(self.reflex.iter().flat_map(Reflex::gate));
         }
         base_chain("gate", Hook::Prerouting, GATE_PRIORITY, rules)
     }
@@ -378,7 +400,13 @@ impl Builder<'_> {
                 [is_not(Selector::FibDaddrType, RTN_LOCAL), jump(NOT_LOCAL)],
             ),
         ]);
-        if self.slows() {
+        if self.enforces() {
+            rules.extend(self.unproven());
+        }
+        if !self.watches() {
+            return base_chain("watch", Hook::Input, WATCH_PRIORITY, rules);
+        }
+        if self.holds() {
             rules.extend(self.slow_echo());
         }
         rules.extend([rule(
@@ -459,22 +487,6 @@ impl Builder<'_> {
         chain(EXEMPT_PROBE, rules)
     }
 
-    /// New connections that are forwarded: to published ports of containers and virtual machines.
-    fn forwarded(&self) -> Chain {
-        let mut rules = self.not_watched();
-        rules.push(live_connections());
-        // nft knows what the original port is only after the transport.
-        let whys = ["a published port: remember it, for when its container restarts", ""];
-        rules.extend([protocol::TCP, protocol::UDP].into_iter().zip(whys).map(|(number, why)| {
-            let port = remember(Selector::CtOriginalDport);
-            rule(why, [is_protocol(number), Statement::CtStatusDnat, port])
-        }));
-        if self.slows() {
-            rules.extend(self.slow_forwarded());
-        }
-        base_chain("forwarded", Hook::Forward, WATCH_PRIORITY, rules)
-    }
-
     fn log(&self) -> Statement {
         log(LOG_PREFIX, self.config.capture.group)
     }
@@ -529,7 +541,7 @@ impl Builder<'_> {
     }
 
     fn open(&self) -> Chain {
-        let mut rules = if self.slows() { self.slow_services() } else { Vec::new() };
+        let mut rules = if self.holds() { self.slow_services() } else { Vec::new() };
         rules.push(rule(
             "a connection to a service: remember it, for when the service restarts; other packets may belong to our own connections",
             [opens(), remember(Selector::ThDport)],
@@ -588,8 +600,11 @@ impl Builder<'_> {
             rules.push(rule("", [a_fin.clone(), late, back()]));
         }
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
-        if self.slows() {
-            rules.extend(self.slow_probes(SLOW_PROBE));
+        if self.enforces() {
+            rules.extend(self.unproven_probes(&[]));
+        }
+        if self.holds() {
+            rules.extend(self.slow_probes(if self.slows() { SLOW_PROBE } else { STILL }));
         }
         if self.config.has_reflex(&self.config.tcp) {
             rules.push(rule(
@@ -626,9 +641,13 @@ impl Builder<'_> {
             service(),
         ];
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
-        if self.slows() {
+        if self.holds() {
             let counts = self.config.udp.action == ProtocolAction::Block;
-            rules.extend(self.slow_probes(if counts { SLOW_DATAGRAM } else { SLOW_SILENT }));
+            rules.extend(self.slow_probes(match (self.slows(), counts) {
+                (false, _) => STILL,
+                (true, true) => SLOW_DATAGRAM,
+                (true, false) => SLOW_SILENT,
+            }));
         }
         // With decoys, packets come here only if the decoy's listener is gone; they are logged as
         // without decoys.
@@ -639,6 +658,23 @@ impl Builder<'_> {
             rules.push(rule("", [goto(PROBE)]));
         }
         chain(UDP_PROBE, rules)
+    }
+
+    fn sctp_probe(&self) -> Chain {
+        let cookie_echo = || is(Selector::SctpChunk, 10);
+        let mut rules = vec![
+            rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
+            service(),
+            rule(
+                "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
+                [is(Selector::SctpChunk, 1), goto(TELL)],
+            ),
+        ];
+        if self.enforces() {
+            rules.extend(self.unproven_probes(&[cookie_echo()]));
+        }
+        rules.push(rule("COOKIE ECHO", [cookie_echo(), goto(TELL)]));
+        chain(SCTP_PROBE, rules)
     }
 
     fn log_only(&self) -> Chain {
@@ -656,19 +692,6 @@ fn allowed_to(why: &'static str, to: &'static str) -> [Rule; 2] {
 
 fn service() -> Rule {
     rule("a service that restarts", [to_service(), back()])
-}
-
-fn sctp_probe() -> Chain {
-    let rules = vec![
-        rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
-        service(),
-        rule(
-            "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
-            [is(Selector::SctpChunk, 1), goto(TELL)],
-        ),
-        rule("COOKIE ECHO", [is(Selector::SctpChunk, 10), goto(TELL)]),
-    ];
-    chain(SCTP_PROBE, rules)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The reflex: the rules count the distinct ports of a source themselves, and hold a source from
 //! the packet that exceeds the trigger.
 //!
-//! A hold is a guess that lasts some seconds. The same packet is logged; the daemon then replaces
-//! the hold by a block or removes it.
+//! A hold is a guess: its source is treated as a slowed one (`slow`), so that a hold of a forged
+//! address does little harm. The same packet is logged; the daemon then slows the source, replaces
+//! the hold by a block, or removes it.
 //!
 //! What is counted. `seen` has the ports that a source probed within the window, so that each
 //! counts once; `score` has a token bucket for each source, from which every new port takes a
@@ -33,10 +34,11 @@ use std::time::Duration;
 
 use super::family::{Family, each};
 use super::sets::SetId;
+use super::slow::SLOW;
 use super::statements::{
-    LOG_PREFIX, PROBE, chain, drop, goto, is, is_in, is_not_in, log, matches, opens, rule,
-    to_service, update,
+    LOG_PREFIX, PROBE, chain, drop, goto, is, is_in, log, matches, rule, update,
 };
+use super::unproven::STILL;
 use crate::config::Config;
 use crate::nft::decode::RuleInfo;
 use crate::nft::expr::{Expr, VerdictCode};
@@ -48,15 +50,13 @@ use crate::probe::{FIRST_UNPRIVILEGED, RESERVED, TRACEPATH, TRACEROUTE, UDP_SERV
 /// The start of the prefix of every packet that made the rules hold its source.
 pub(crate) const HELD_PREFIX: &str = "portsentry: held ";
 
-/// The start of the prefix of a probe from a source that is held already: the daemon has to know
-/// which sources continue.
+/// The start of the prefix of a probe from a source that is held, or blocked and not proven: the
+/// daemon has to know which sources continue.
 pub(crate) const STILL_PREFIX: &str = "portsentry: still ";
 
 /// The entry: a probe that counts.
 pub(super) const REFLEX: &str = "reflex";
 const HELD: &str = "held";
-const STILL: &str = "still";
-const STILL_SYN: &str = "still_syn";
 const HOLD: &str = "hold";
 const HOLD_FLOOD: &str = "hold_flood";
 const AGAIN: &str = "again";
@@ -80,11 +80,6 @@ const LOG_BURST: u32 = 4000;
 /// retransmission is one of some packets a second.
 const REPEAT_RATE: u32 = 500;
 const REPEAT_BURST: u32 = 1000;
-/// Log messages per second for sources that are held already. A flood does not repeat a spoofed
-/// source; a scanner continues, and some of its probes are enough: they distinguish it when all
-/// blocks that unverified sources may have are in use.
-const STILL_HELD_RATE: u32 = 500;
-const STILL_HELD_BURST: u32 = 500;
 /// Most new sources that are remembered for the whole window at a time.
 const LONG_MAX: u64 = 131_072;
 /// New sources a second that are remembered for [`SHORT`]: 50,000 * 4 and the burst are 250,000,
@@ -116,7 +111,8 @@ pub fn held_prefix(ruleset: &Ruleset) -> Option<u8> {
 /// What the reflex did, by the counters of its rules, since these rules were installed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Packets of sources that were held, dropped in `gate` and not logged.
+    /// Packets of sources that are held, slowed, or blocked and not proven, which were dropped and
+    /// not logged.
     pub dropped: u64,
     /// Holds that were not logged, because too many came at once.
     pub unlogged_holds: u64,
@@ -146,7 +142,10 @@ impl Tally {
     fn place(&mut self, rule: &RuleInfo) -> Option<&mut u64> {
         let has = |wanted: fn(&Expr) -> bool| rule.expressions.iter().any(wanted);
         match rule.chain.as_str() {
-            STILL | STILL_SYN => Some(&mut self.dropped),
+            SLOW if has(|expr| matches!(expr, Expr::Verdict(VerdictCode::Drop))) => {
+                Some(&mut self.dropped)
+            }
+            STILL => Some(&mut self.dropped),
             REFLEX | HOLD | COUNT_SUSPECT | COUNT_FLOOD | HOLD_FLOOD
                 if has(
                     |expr| matches!(expr, Expr::Verdict(VerdictCode::Goto(to)) if to == PROBE),
@@ -179,8 +178,6 @@ impl Tally {
 /// The reflex of a configuration.
 pub(super) struct Reflex {
     trigger: u16,
-    /// TCP probes count.
-    tcp: bool,
     /// In whole seconds, at least one.
     window: u64,
     prefix: u8,
@@ -189,8 +186,6 @@ pub(super) struct Reflex {
     hold: Duration,
     /// The verdict for a probe below the trigger.
     end: Statement,
-    /// Sources past the trigger are slowed, not held.
-    slows: bool,
     group: u16,
 }
 
@@ -200,7 +195,6 @@ impl Reflex {
         let wanted = config.has_reflex(&config.tcp) || config.has_reflex(&config.udp);
         wanted.then(|| Self {
             trigger: config.scan_trigger,
-            tcp: config.has_reflex(&config.tcp),
             window: u64::try_from(config.scan_window.as_millis().div_ceil(1000))
                 .unwrap_or(u64::MAX)
                 .max(1),
@@ -212,7 +206,6 @@ impl Reflex {
                     config.block.unproven.timeout.as_secs().clamp(1, HOLD_TIME.as_secs()),
                 )
             },
-            slows: config.slows(),
             end,
             group: config.capture.group,
         })
@@ -243,48 +236,6 @@ impl Reflex {
             sets.push(set(family.suspect, "sources that touched a closed port"));
         }
         sets
-    }
-
-    /// For `gate`: drops held sources, unless they are allowed.
-    pub(super) fn gate(&self) -> Vec<Rule> {
-        if self.slows {
-            return Vec::new();
-        }
-        self.each("sources that just exceeded the trigger, until the daemon decides", |family| {
-            vec![
-                is_in(family.source, family.held),
-                is_not_in(family.address, family.allowed),
-                goto(STILL),
-            ]
-        })
-    }
-
-    /// Where `gate` sends packets of held sources: all are dropped, and a scan that continues is
-    /// logged. Packets to a service are not logged, because a spoofed source may be a client of it.
-    pub(super) fn gate_chains(&self) -> Vec<Chain> {
-        if self.slows {
-            return Vec::new();
-        }
-        let dropped = rule("not logged", [Statement::Counter, drop()]);
-        if !self.tcp {
-            return vec![chain(STILL, vec![dropped])];
-        }
-        let syn = vec![
-            rule("a service is no probe", [to_service(), Statement::Counter, drop()]),
-            past_rate("some are enough", STILL_HELD_RATE, STILL_HELD_BURST, drop()),
-            rule(
-                "logged: a source that continues is not a spoofed one of a flood",
-                [log(STILL_PREFIX, self.group), drop()],
-            ),
-        ];
-        let still = vec![
-            rule(
-                "a scan that continues",
-                [opens(), is_in(Selector::TcpDport, SetId::TcpPorts), goto(STILL_SYN)],
-            ),
-            dropped,
-        ];
-        vec![chain(STILL_SYN, syn), chain(STILL, still)]
     }
 
     /// For `probe`: packets beyond the rate are counted, and not logged.

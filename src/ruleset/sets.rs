@@ -12,6 +12,10 @@ pub enum SetId {
     Blocked4,
     /// Blocked IPv6 hosts: sources of `block.ipv6.first` bits, by their first address.
     Blocked6,
+    /// Blocked IPv4 hosts that are not proven: only their new connections are dropped.
+    Unproven4,
+    /// The same for IPv6 prefixes.
+    Unproven6,
     /// Blocked IPv4 networks.
     BlockedNets4,
     /// Blocked IPv6 networks, prefixes of several addresses that scanned among them.
@@ -78,13 +82,28 @@ pub enum SetId {
     Paced4,
     /// The same for IPv6.
     Paced6,
+    /// A slowed IPv4 source's connection whose SYN came before, too lately for a source far past the
+    /// trigger.
+    Recent4,
+    /// The same for IPv6.
+    Recent6,
+    /// How many ports a slowed IPv4 source probed, by a limit; never looked up.
+    Tally4,
+    /// The same for IPv6.
+    Tally6,
+    /// Slowed IPv4 sources far past the trigger.
+    Far4,
+    /// The same for IPv6.
+    Far6,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 42] = [
         Self::Blocked4,
         Self::Blocked6,
+        Self::Unproven4,
+        Self::Unproven6,
         Self::BlockedNets4,
         Self::BlockedNets6,
         Self::Allowed4,
@@ -117,6 +136,12 @@ impl SetId {
         Self::Probed6,
         Self::Paced4,
         Self::Paced6,
+        Self::Recent4,
+        Self::Recent6,
+        Self::Tally4,
+        Self::Tally6,
+        Self::Far4,
+        Self::Far6,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -131,6 +156,8 @@ impl SetId {
         match self {
             Self::Blocked4 => SetSpec::new("blocked4", IP4),
             Self::Blocked6 => SetSpec::new("blocked6", IP6),
+            Self::Unproven4 => SetSpec::new("unproven4", IP4),
+            Self::Unproven6 => SetSpec::new("unproven6", IP6),
             Self::BlockedNets4 => SetSpec::new("blocked_nets4", IP4).interval(),
             Self::BlockedNets6 => SetSpec::new("blocked_nets6", IP6).interval(),
             Self::Allowed4 => SetSpec::new("allowed4", IP4).interval(),
@@ -163,6 +190,12 @@ impl SetId {
             Self::Probed6 => SetSpec::new("probed6", PORT6).transient(),
             Self::Paced4 => SetSpec::new("paced4", IP4).transient(),
             Self::Paced6 => SetSpec::new("paced6", IP6).transient(),
+            Self::Recent4 => SetSpec::new("recent4", CONNECTION4).transient(),
+            Self::Recent6 => SetSpec::new("recent6", CONNECTION6).transient(),
+            Self::Tally4 => SetSpec::new("tally4", IP4).transient(),
+            Self::Tally6 => SetSpec::new("tally6", IP6).transient(),
+            Self::Far4 => SetSpec::new("far4", IP4).transient(),
+            Self::Far6 => SetSpec::new("far6", IP6).transient(),
         }
     }
 

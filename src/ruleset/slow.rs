@@ -20,7 +20,7 @@ use super::sets::SetId;
 use super::statements::{
     back, chain, drop, goto, is, is_in, is_not_in, is_protocol, log, opens, rule, update,
 };
-use crate::config::{ClosedPorts, Ipv6Accounts};
+use crate::config::ClosedPorts;
 use crate::nft::model::{Chain, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
 
 /// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
@@ -55,9 +55,22 @@ const _: () = assert!(PROBED_SIZE * 2 <= SIZE);
 /// A SYN that comes again sooner is not a retransmission: the first one follows after a second, of
 /// some stacks after 0.9.
 const YOUNG: Duration = Duration::from_millis(700);
+/// A SYN of a source far past the trigger passes when it comes again later than this: the second
+/// retransmission follows after three seconds.
+const RECENT: Duration = Duration::from_millis(2500);
 /// How long a SYN is remembered: the second retransmission follows after three seconds.
 const ASKED: Duration = Duration::from_secs(8);
-/// Packets that a slowed source may send to UDP services, and echo requests, per second.
+/// With the eighth new port beyond the trigger a source is far past it. A patient connect() scanner
+/// waits for the first retransmission of its connections, and would learn some services until it is
+/// proven. Whoever forges a few SYNs cannot make the owner of an address wait as long.
+const FAR_PORTS: u32 = 7;
+const FAR: Rate = Rate { packets: 1, per: Unit::Week, burst: FAR_PORTS };
+/// The IP id of every SYN that zmap sent before it chose random ones in 2024. masscan's is the xor of
+/// destination address, destination port and sequence number, which no rule can compute before
+/// Linux 6.13.
+const ZMAP_ID: u32 = 54_321;
+/// Packets that a slowed source may send to UDP services, echo requests, and probes of a blocked
+/// source that are logged, per second.
 const PACE: Rate = Rate { packets: 5, per: Unit::Second, burst: 10 };
 /// Log messages per second for further ports, and for retransmissions. These have one limit for
 /// both kinds: a source must not be able to use up the messages of one kind for another source,
@@ -67,44 +80,49 @@ const AGAIN_RATE: u32 = 2000;
 const AGAIN_BURST: u32 = 4000;
 
 impl Builder<'_> {
-    fn each(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
+    pub(super) fn each(
+        &self,
+        why: &'static str,
+        of: impl Fn(Family) -> Vec<Statement>,
+    ) -> Vec<Rule> {
         each(Family::both(self.config.block.ipv6.first), why, of)
+    }
+
+    /// The prefixes that are slowed as a whole.
+    fn slowed_prefixes(&self) -> Option<Family> {
+        self.config.block.ipv6.prefix().filter(|_| self.slows()).map(Family::prefixes)
     }
 
     /// A rule for each kind of source that is slowed.
     fn each_slowed(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
-        let Ipv6Accounts { first, .. } = self.config.block.ipv6;
-        let prefixes = self.config.block.ipv6.prefix().map(Family::prefixes);
-        each(Family::both(first).into_iter().chain(prefixes), why, of)
+        let families = Family::both(self.config.block.ipv6.first);
+        each(families.into_iter().chain(self.slowed_prefixes()), why, of)
     }
 
     pub(super) fn slow_sets(&self) -> Vec<Set> {
-        let set = |id: SetId, comment| Set {
-            timeouts: true,
-            size: Some(SIZE),
-            comment: Some(comment),
-            ..Set::plain(id, Owner::Rules)
-        };
-        let prefixes = self.config.block.ipv6.prefix().map(|_| Set {
+        let connections = Family::both(128).into_iter().flat_map(|family| {
+            [
+                set(family.young, "connections whose SYN came a moment ago"),
+                set(family.asked, "connections whose SYN came before"),
+            ]
+        });
+        let slowed = Family::both(128).into_iter().filter(|_| self.slows()).flat_map(|family| {
+            [
+                set(family.answered, "ports that a slowed source sees as closed"),
+                Set {
+                    size: Some(PROBED_SIZE),
+                    ..set(family.probed, "ports that a slowed source probed")
+                },
+                set(family.tally, "new ports of slowed sources; never looked up"),
+                set(family.far, "slowed sources far past the trigger"),
+                set(family.recent, "connections whose SYN came seconds ago"),
+            ]
+        });
+        let prefixes = self.slowed_prefixes().map(|_| Set {
             owner: Owner::Daemon,
             ..set(SetId::HeldNets6, "slowed prefixes of several addresses that scan")
         });
-        Family::both(128)
-            .into_iter()
-            .flat_map(|family| {
-                [
-                    set(family.young, "connections whose SYN came a moment ago"),
-                    set(family.asked, "connections whose SYN came before"),
-                    set(family.answered, "ports that a slowed source sees as closed"),
-                    Set {
-                        size: Some(PROBED_SIZE),
-                        ..set(family.probed, "ports that a slowed source probed")
-                    },
-                    set(family.paced, "packets of slowed sources; never looked up"),
-                ]
-            })
-            .chain(prefixes)
-            .collect()
+        connections.chain(slowed).chain(prefixes).collect()
     }
 
     /// For `open`: what a slowed source sends to a service.
@@ -156,8 +174,50 @@ impl Builder<'_> {
         })
     }
 
+    /// Which SYNs of a slowed source to a service pass.
+    fn slow_chain(&self) -> Chain {
+        let known = |set: SetId, family: Family, end: Statement| {
+            let lookup = Statement::Lookup { set: set.spec(), key: family.connection() };
+            vec![lookup, Statement::Counter, end]
+        };
+        let mut slow = vec![rule(
+            "zmap's SYN: a client that has this id by chance has another one when it retransmits",
+            [is(Selector::Ip4Id, ZMAP_ID), Statement::Counter, drop()],
+        )];
+        slow.extend(
+            self.each("too soon for a retransmission", |family| {
+                known(family.young, family, drop())
+            }),
+        );
+        if self.slows() {
+            let why = "far past the trigger the first retransmission does not pass, which scanners wait for";
+            slow.extend(self.each(why, |family| {
+                let mut statements = known(family.recent, family, drop());
+                statements.insert(0, is_in(family.source, family.far));
+                statements
+            }));
+        }
+        slow.extend(self.each("the SYN was retransmitted, which scanners do not do", |family| {
+            known(family.asked, family, back())
+        }));
+        slow.extend(self.each("the first SYN of a connection", |family| {
+            let mut statements = vec![add(family.young, family.connection(), YOUNG)];
+            if self.slows() {
+                statements.push(add(family.recent, family.connection(), RECENT));
+            }
+            statements.push(add(family.asked, family.connection(), ASKED));
+            statements.extend([Statement::Counter, drop()]);
+            statements
+        }));
+        slow.push(rule("the sets are full: the connection passes", [Statement::Counter, back()]));
+        chain(SLOW, slow)
+    }
+
     /// The chains for slowed sources, each before those that jump to it.
     pub(super) fn slow_chains(&self) -> Vec<Chain> {
+        if !self.slows() {
+            return vec![self.slow_chain()];
+        }
         // Silence by another firewall, which logs what it drops.
         let passes = self.config.closed_ports == ClosedPorts::Pass;
         let silence = || if passes { back() } else { drop() };
@@ -170,30 +230,6 @@ impl Builder<'_> {
         };
         let answered: fn(Family) -> SetId = |family| family.answered;
         let probed: fn(Family) -> SetId = |family| family.probed;
-
-        let mut slow = self.each("too soon for a retransmission", |family| {
-            vec![
-                Statement::Lookup { set: family.young.spec(), key: family.connection() },
-                Statement::Counter,
-                drop(),
-            ]
-        });
-        slow.extend(self.each("the SYN was retransmitted, which scanners do not do", |family| {
-            vec![
-                Statement::Lookup { set: family.asked.spec(), key: family.connection() },
-                Statement::Counter,
-                back(),
-            ]
-        }));
-        slow.extend(self.each("the first SYN of a connection", |family| {
-            vec![
-                add(family.young, family.connection(), YOUNG),
-                add(family.asked, family.connection(), ASKED),
-                Statement::Counter,
-                drop(),
-            ]
-        }));
-        slow.push(rule("the sets are full: the connection passes", [Statement::Counter, back()]));
 
         let answer = vec![rule(
             "as a closed port answers",
@@ -220,17 +256,28 @@ impl Builder<'_> {
             vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
         });
         new_answered.push(rule("the set is full", [Statement::Counter, silence()]));
-        let new = vec![
+        let mut new = self.each("far past the trigger after so many ports", |family| {
+            vec![
+                Statement::Update {
+                    set: family.tally.spec(),
+                    key: vec![family.source],
+                    timeout: Some(memory),
+                    over: Some(FAR),
+                },
+                update(family.far, family.source, memory),
+            ]
+        });
+        new.extend([
             rule(
                 "a random half of the ports is answered; no sender can predict which",
                 [is(Selector::Random(2), 0), goto(SLOW_NEW_ANSWERED)],
             ),
             rule("", [goto(SLOW_SILENT)]),
-        ];
+        ]);
 
         // An address of a slowed prefix is not slowed by itself, and must not renew its prefix: the
         // daemon does.
-        let has_prefixes = self.config.block.ipv6.prefix().is_some();
+        let has_prefixes = self.slowed_prefixes().is_some();
         let renewed = self.each("slowed for as long as it continues", |family| {
             let is_held = is_in(family.source, family.held);
             let is_known = !has_prefixes || family.held == SetId::Held4;
@@ -248,7 +295,7 @@ impl Builder<'_> {
         probe.push(rule("the set is full", [Statement::Counter, silence()]));
 
         vec![
-            chain(SLOW, slow),
+            self.slow_chain(),
             chain(SLOW_ANSWER, answer),
             chain(
                 SLOW_ANSWERED,
@@ -282,12 +329,22 @@ impl Builder<'_> {
     }
 }
 
+fn set(id: SetId, comment: &'static str) -> Set {
+    Set { timeouts: true, size: Some(SIZE), comment: Some(comment), ..Set::plain(id, Owner::Rules) }
+}
+
+/// The sets of [`paced`].
+pub(super) fn paced_sets() -> Vec<Set> {
+    let of = |family: Family| set(family.paced, "some packets of a source; never looked up");
+    Family::both(128).map(of).into()
+}
+
 fn add(set: SetId, key: Vec<Selector>, timeout: Duration) -> Statement {
     Statement::Add { set: set.spec(), key, timeout: Some(timeout) }
 }
 
 /// Counts and drops a source's packets over the pace.
-fn paced(family: Family) -> [Statement; 3] {
+pub(super) fn paced(family: Family) -> [Statement; 3] {
     [
         Statement::Update {
             set: family.paced.spec(),

@@ -145,7 +145,7 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
         scanner: Some(address),
         timeout: Some(timeout),
         reason: reason.clone(),
-        renewed: false,
+        renewals: 0,
     }));
     journal.notify(Notice::Engine(Report::Slowed {
         source,

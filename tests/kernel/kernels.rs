@@ -174,7 +174,7 @@ fn scans_and_flushes_are_handled_with_and_without_an_owned_table() {
         }
         assert!(!scene.reaches());
         assert_eq!(daemon.blocked(), [SCANNER]);
-        let listed = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
+        let listed = scene.host.run("nft", &["list", "set", "inet", "portsentry", "unproven4"]);
         assert!(listed.contains(SCANNER), "{listed}");
         // The next round sees no traces of this one.
         drop(stopped(daemon));
@@ -547,12 +547,17 @@ fn the_rules_hold_a_scanner_until_a_stopped_daemon_continues() {
     if !is_in_force(&daemon, "capture.reflex") {
         return;
     }
-    assert!(scene.reaches());
+    let _service = scene.host.enter(|| TcpListener::bind((HOST, 8000)).unwrap());
+    let connects = || {
+        let service = SocketAddr::from((address(HOST), 8000));
+        let soon = Duration::from_millis(500);
+        scene.scanner.enter(|| TcpStream::connect_timeout(&service, soon).is_ok())
+    };
     daemon.signal("STOP");
     knock(&scene, [5, 6]);
-    let before = scene.reaches();
+    let before = connects();
     knock(&scene, [7, 8]);
-    let after = scene.reaches();
+    let after = connects();
     let held = scene.host.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
     daemon.signal("CONT");
     assert!(before, "two ports are no scan");

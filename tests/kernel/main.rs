@@ -50,4 +50,5 @@ mod slowed;
 mod store;
 mod takeover;
 mod unit;
+mod unproven;
 mod wrong_ports;

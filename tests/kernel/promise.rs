@@ -52,7 +52,7 @@ fn a_scanner_whose_element_was_deleted_is_blocked_again() {
     let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 1h } }");
     scene.scan("-p1-50");
     daemon.wait_for_block(SCANNER);
-    scene.host.run("nft", &["flush", "set", "inet", "portsentry", "blocked4"]);
+    scene.host.run("nft", &["flush", "set", "inet", "portsentry", "unproven4"]);
     assert_eq!(daemon.blocked(), Vec::<String>::new());
     assert_eq!(daemon.json(&["status"])["blocked"], 0, "the kernel's word, not that of our books");
     std::thread::sleep(Duration::from_millis(1100));

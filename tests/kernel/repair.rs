@@ -276,7 +276,7 @@ fn a_deleted_element_is_an_unblock_and_its_evidence_is_deleted() {
     daemon.wait_for_block(SCANNER);
     done(&daemon.ctl(&["block", "203.0.113.0/24"]));
     done(&daemon.ctl(&["block", "198.51.100.9"]));
-    scene.nft(&format!("delete element inet portsentry blocked4 {{ {SCANNER} }}"));
+    scene.nft(&format!("delete element inet portsentry unproven4 {{ {SCANNER} }}"));
     daemon.wait_for_log("1 removed from the blocked sets, which counts as unblocked");
     daemon.wait_for_log("its element was taken out of the kernel's set");
     assert!(scene.reaches());

@@ -165,7 +165,7 @@ fn after_is_after_the_block() {
     let scene = Scene::new();
     // The braces of nft stay: they are no macro.
     let script = format!(
-        "nft get element inet portsentry blocked4 \"{{ $2 }}\" > {0} && echo there >> {0}",
+        "nft get element inet portsentry unproven4 \"{{ $2 }}\" > {0} && echo there >> {0}",
         scene.file("out").display()
     );
     let daemon = Daemon::start(&scene.host, &format!("respond: {{ {} }}", scene.command(&script)));
@@ -229,7 +229,10 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
         let scene = Scene::new();
         let daemon = Daemon::start(
             &scene.host,
-            &format!("own_table: false\nrespond: {{ {}, command_when: {when} }}", note(&scene)),
+            &format!(
+                "own_table: false\ntcp: {{ mode: connect }}\nrespond: {{ {}, command_when: {when} }}",
+                note(&scene)
+            ),
         );
         // Without the set the kernel takes no element. It is restored, but in a fight with growing
         // delays: finally after eight seconds.
@@ -249,7 +252,7 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
         });
         assert!(lost, "{} repairs", repairs());
         lose();
-        scene.scan(&["-sS", HOST]);
+        scene.scan(&["-sT", HOST]);
         daemon.wait_for_log("Could not block host 10.68.1.2");
         if when == "after" {
             daemon.wait_for_log("respond.command is not run for 10.68.1.2");
@@ -259,7 +262,7 @@ fn before_runs_before_the_block_and_a_refused_block_cancels_after() {
             // not.
             daemon.wait_for_log("External command run");
             std::thread::sleep(Duration::from_millis(1100));
-            scene.scan(&["-sS", HOST]);
+            scene.scan(&["-sT", HOST]);
             assert!(
                 eventually(Duration::from_secs(10), || daemon
                     .log()

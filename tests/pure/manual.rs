@@ -679,6 +679,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         until: None,
         expires_in: None,
         packets: Some(0),
+        renewals: 0,
         exempt: Vec::new(),
     };
     let allowed = AllowRow { address, origin: "allow".into(), last_seen: None };

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portsentry::config::{Config, Ipv6Accounts, OwnTable};
+use portsentry::config::{Config, Ipv6Accounts, OwnTable, UnprovenAction};
 use portsentry::enforce::{
     Author, BlockError, Change, Drift, Dump, Earlier, Enforcer, Hold, InForce, Kernel, News,
     Observer, Services, Wanted,
@@ -41,8 +41,15 @@ const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENFILE: i32 = 23;
 
-const BLOCKED: [SetId; 4] =
-    [SetId::Blocked4, SetId::Blocked6, SetId::BlockedNets4, SetId::BlockedNets6];
+const BLOCKED: [SetId; 6] = [
+    SetId::Blocked4,
+    SetId::Blocked6,
+    SetId::Unproven4,
+    SetId::Unproven6,
+    SetId::BlockedNets4,
+    SetId::BlockedNets6,
+];
+const HOSTS: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::Unproven4, SetId::Unproven6];
 const ALLOWED: [SetId; 2] = [SetId::Allowed4, SetId::Allowed6];
 
 /// Clocks and the moments between an order and its answer: so near an end an address may be dropped
@@ -517,7 +524,7 @@ impl Kernel for FakeKernel {
         let mut read = || {
             let mut dump = Dump::default();
             if wanted.hosts {
-                for set in [SetId::Blocked4, SetId::Blocked6] {
+                for set in HOSTS {
                     dump.hosts.extend(state.dump(set)?.into_iter().map(|info| (set, info.key)));
                 }
             }
@@ -784,6 +791,7 @@ impl World {
         let mut config = Config::default();
         config.block.ipv6 = Ipv6Accounts { first: self.prefix, then: self.prefix.min(64) };
         config.block.total = self.total;
+        config.block.unproven.action = UnprovenAction::Block;
         let ruleset = for_config(&config, 32768..=60999);
         let mut policy = Policy::from_config(&config);
         policy.capacity = 64;
@@ -855,8 +863,13 @@ impl World {
         source.prefix_len() == if source.addr().is_ipv4() { 32 } else { self.prefix }
     }
 
-    fn host_set(source: Source) -> SetId {
-        if source.addr().is_ipv4() { SetId::Blocked4 } else { SetId::Blocked6 }
+    /// The sets that a host may be in: of what is proven or manual, and of what is neither.
+    fn host_sets(source: Source) -> [SetId; 2] {
+        if source.addr().is_ipv4() {
+            [SetId::Blocked4, SetId::Unproven4]
+        } else {
+            [SetId::Blocked6, SetId::Unproven6]
+        }
     }
 
     fn scan(&mut self, from: IpAddr) {
@@ -881,13 +894,11 @@ impl World {
     fn passes(&self, address: IpAddr) -> bool {
         let mut state = self.state.borrow_mut();
         let key = Key::from(address);
-        let (hosts, networks) = if address.is_ipv4() {
-            (SetId::Blocked4, SetId::BlockedNets4)
-        } else {
-            (SetId::Blocked6, SetId::BlockedNets6)
-        };
-        let is_host =
-            state.items(hosts).contains_key(&Key::from(Source::of(address, self.prefix).addr()));
+        let networks = if address.is_ipv4() { SetId::BlockedNets4 } else { SetId::BlockedNets6 };
+        let source = Source::of(address, self.prefix);
+        let is_host = Self::host_sets(source)
+            .into_iter()
+            .any(|set| state.items(set).contains_key(&Key::from(source.addr())));
         !is_host
             && !state.items(networks).iter().any(|(first, item)| *first <= key && key <= item.last)
     }
@@ -1033,13 +1044,11 @@ impl World {
             Step::AddInterval { first, more, seconds } => {
                 self.add_interval(first, more, end(self.now, seconds))
             }
-            Step::Delete { set, which } => self.delete(BLOCKED[usize::from(set % 4)], Some(which)),
-            Step::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 4)], None),
-            Step::Retime { set, which, seconds } => self.retime(
-                [SetId::Blocked4, SetId::Blocked6][usize::from(set % 2)],
-                which,
-                end(self.now, seconds),
-            ),
+            Step::Delete { set, which } => self.delete(BLOCKED[usize::from(set % 6)], Some(which)),
+            Step::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 6)], None),
+            Step::Retime { set, which, seconds } => {
+                self.retime(HOSTS[usize::from(set % 4)], which, end(self.now, seconds))
+            }
             Step::DeleteTable => {
                 let mut state = self.state.borrow_mut();
                 if state.table.take().is_some() {
@@ -1057,7 +1066,7 @@ impl World {
             }
             Step::Lose => self.lossy = true,
             Step::Refuse { set, writes, how } => {
-                let set = [BLOCKED.as_slice(), &ALLOWED].concat()[usize::from(set % 6)];
+                let set = [BLOCKED.as_slice(), &ALLOWED].concat()[usize::from(set % 8)];
                 let errno = [ENFILE, EBUSY, EEXIST][usize::from(how % 3)];
                 self.state.borrow_mut().refusals.insert(set, (u32::from(writes % 6), errno));
             }
@@ -1098,9 +1107,9 @@ impl World {
                     _ if reboot => {}
                     Meanwhile::Nothing => {}
                     Meanwhile::Delete { set, which } => {
-                        self.delete(BLOCKED[usize::from(set % 4)], Some(which))
+                        self.delete(BLOCKED[usize::from(set % 6)], Some(which))
                     }
-                    Meanwhile::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 4)], None),
+                    Meanwhile::FlushSet { set } => self.delete(BLOCKED[usize::from(set % 6)], None),
                     Meanwhile::DeleteTable => self.state.borrow_mut().table = None,
                     Meanwhile::AddHost { what } => {
                         let all = universe();
@@ -1129,7 +1138,7 @@ impl World {
 
     fn add_host(&mut self, address: IpAddr, end: Option<u64>) {
         let source = Source::of(address, self.prefix);
-        let set = Self::host_set(source);
+        let [set, _] = Self::host_sets(source);
         let key = Key::from(address);
         let mut state = self.state.borrow_mut();
         let now = state.now;
@@ -1143,8 +1152,10 @@ impl World {
         let lossy = std::mem::take(&mut self.lossy);
         state.tell(lossy, vec![Notification::ElementsAdded { set: set.spec(), keys: vec![key] }]);
         drop(state);
-        // An element that no rule looks up is meant for its prefix.
-        if !self.model.contains_key(&source) {
+        // An element that no rule looks up is meant for its prefix. One that works outranks the block
+        // of an unproven scan, which is in another set.
+        let outranks = key == Key::from(source.addr());
+        if self.model.get(&source).is_none_or(|block| block.is_scan && outranks) {
             self.insert(source, end, false);
         }
     }
@@ -1326,9 +1337,10 @@ impl World {
             };
             let is_allowed = by_range(ALLOWED[usize::from(is_v6)]);
             assert_eq!(is_allowed, list.contains(address), "{address} is exempt: {:?}", self.steps);
-            let hosts = if is_v6 { SetId::Blocked6 } else { SetId::Blocked4 };
-            let is_host =
-                sets[&hosts].contains_key(&Key::from(Source::of(address, self.prefix).addr()));
+            let source = Source::of(address, self.prefix);
+            let is_host = Self::host_sets(source)
+                .into_iter()
+                .any(|set| sets[&set].contains_key(&Key::from(source.addr())));
             let networks = if is_v6 { SetId::BlockedNets6 } else { SetId::BlockedNets4 };
             let is_there = is_host || by_range(networks);
             assert_eq!(
@@ -1356,7 +1368,9 @@ impl World {
         for block in engine.blocks().filter(|block| {
             self.is_host(block.source) && !is_near(block.expires.map(MonoTime::millis))
         }) {
-            let item = sets[&Self::host_set(block.source)].get(&Key::from(block.source.addr()));
+            let [proven, unproven] = Self::host_sets(block.source);
+            let set = if block.reason.is_unproven_scan() { unproven } else { proven };
+            let item = sets[&set].get(&Key::from(block.source.addr()));
             let item =
                 item.unwrap_or_else(|| panic!("{} has no element: {:?}", block.source, self.steps));
             let is_same = match (item.expires, block.expires) {
@@ -1370,10 +1384,8 @@ impl World {
             );
             listed.insert(block.source);
         }
-        for (key, item) in sets[&SetId::Blocked4]
-            .iter()
-            .chain(&sets[&SetId::Blocked6])
-            .filter(|(_, item)| !is_near(item.expires))
+        for (key, item) in
+            HOSTS.into_iter().flat_map(|set| &sets[&set]).filter(|(_, item)| !is_near(item.expires))
         {
             let source = Source::of(key.address().unwrap(), self.prefix);
             assert!(

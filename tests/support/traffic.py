@@ -531,6 +531,24 @@ def blind(source, destination):
                 raw.send(tcp(name, 40000 + host % 20000, destination, port, SYN, seq=port))
 
 
+def twice(source, destination):
+    """The same SYN to port argv[4] twice, 1.2 s apart, with the IP id argv[5]; prints how many SYN-ACKs came back."""
+    port, number = int(sys.argv[4]), int(sys.argv[5])
+    packet = tcp(source, 41000 + number % 1000, destination, port, SYN, seq=number)
+    packet = packet[:4] + struct.pack("!H", number) + packet[6:]
+    raw = Raw(destination)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as ear:
+        ear.bind((source, 0))
+        raw.send(packet)
+        time.sleep(1.2)
+        raw.send(packet)
+        answers, until = 0, time.monotonic() + 0.5
+        while (left := until - time.monotonic()) > 0 and select.select([ear], [], [], left)[0]:
+            data = ear.recv(200)
+            answers += struct.unpack("!HH", data[20:24]) == (port, 41000 + number % 1000) and data[33] & (SYN | ACK) == SYN | ACK
+    print(int(answers > 0))
+
+
 def replies(source, destination):
     """What services send late: an NFS server's FIN+ACKs to clients' reserved ports, four times each; answers of DNS, NTP, SSDP and memcached
     that nobody waits for; mtr --udp."""
@@ -574,6 +592,47 @@ def clients(source, destination):
             slowest = max(slowest, time.monotonic() - at)
         time.sleep(0.1)
     print(failed, round(slowest, 3), round(stalled, 3))
+
+
+def outage(source, destination):
+    """An honest host: a byte goes there and back every 0.1 s on an established connection to port argv[4], and a new connection is tried
+    every argv[5] s, for argv[6] s; prints from when to when tries failed, and the longest a byte took, seconds."""
+    import threading
+
+    port, every, last = int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])
+    begun = time.monotonic()
+    stalled = 0.0
+
+    def talk():
+        nonlocal stalled
+        with socket.create_connection((destination, port), 5, source_address=(source, 0)) as old:
+            old.settimeout(5)
+            while time.monotonic() < begun + last:
+                at = time.monotonic()
+                try:
+                    old.sendall(b"x")
+                    old.recv(1)
+                except OSError:
+                    pass
+                stalled = max(stalled, time.monotonic() - at)
+                time.sleep(0.1)
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    since, longest = None, 0.0
+    while (at := time.monotonic()) < begun + last:
+        try:
+            with socket.create_connection((destination, port), every, source_address=(source, 0)) as new:
+                new.settimeout(5)
+                new.sendall(b"y")
+                new.recv(1)
+            since = None
+        except OSError:
+            since = since or at
+            longest = max(longest, time.monotonic() - since)
+        time.sleep(max(0, at + every - time.monotonic()))
+    talker.join()
+    print(round(longest, 3), round(stalled, 3))
 
 
 def echo(source, _destination):

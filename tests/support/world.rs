@@ -200,8 +200,8 @@ impl World {
                 Action::Unblock { source } | Action::Count { source } => {
                     self.order(*source, action)
                 }
-                Action::Report(Report::Blocked { source, renewed, .. }) => {
-                    assert_ne!(self.told_blocked.insert(*source), *renewed, "{action:?}")
+                Action::Report(Report::Blocked { source, renewals, .. }) => {
+                    assert_ne!(self.told_blocked.insert(*source), *renewals > 0, "{action:?}")
                 }
                 Action::Report(Report::Unblocked { source, ending }) => {
                     assert!(self.told_blocked.remove(source), "{action:?}");

@@ -119,6 +119,9 @@ pub struct BlockRow {
     /// Packets dropped since the block; null if the kernel was not asked, or for a network that
     /// shares intervals with others.
     pub packets: Option<u64>,
+    /// How often it got a new timeout since it began, or since the daemon started.
+    #[serde(default)]
+    pub renewals: u32,
     /// Exempt networks within it.
     #[serde(default)]
     pub exempt: Vec<Target>,

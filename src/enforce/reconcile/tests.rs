@@ -125,10 +125,8 @@ fn a_network_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
 
 #[test]
 fn what_both_have_has_the_kernels_time_and_the_stores_past() {
-    let hosts = vec![
-        element("192.0.2.1", Some(50), OURS),
-        element("192.0.2.2", Some(60), Some("syn scan: newer")),
-    ];
+    let hosts =
+        vec![element("192.0.2.1", Some(50), OURS), element("192.0.2.2", Some(60), Some("newer"))];
     let merged = blocked(&steps(
         RESTART,
         vec![wanted("192.0.2.1", Some(900)), wanted("192.0.2.2", Some(900))],
@@ -142,12 +140,58 @@ fn what_both_have_has_the_kernels_time_and_the_stores_past() {
         (Some(Duration::from_secs(50)), 5, Some(MonoTime::from_millis(NOW - 100_000)))
     );
     assert_eq!(both.port.unwrap().number, 23);
-    assert_eq!(
-        (newer.since, newer.port, newer.reason.to_string().as_str()),
-        (None, None, "syn scan: newer")
-    );
+    assert_eq!((newer.since, newer.port, newer.reason.to_string().as_str()), (None, None, "newer"));
     assert_eq!(newer.remaining, Some(Duration::from_secs(60)));
     assert_eq!(merged.len(), 2);
+}
+
+/// Unproven blocks and elements: what is wanted, the sets and comments that are there, the steps.
+#[test]
+fn an_unproven_block_has_its_element_in_a_set_of_its_own() {
+    const SCAN: Option<&str> = Some("syn scan: 3 ports");
+    let unproven = || {
+        let reason: Reason = "syn scan: 3 ports".parse().unwrap();
+        vec![Wanted { reason: leaked(reason), ..wanted("192.0.2.1", Some(50)) }]
+    };
+    let proven = || vec![wanted("192.0.2.1", Some(900))];
+    const FULL: SetId = SetId::Blocked4;
+    const LENIENT: SetId = SetId::Unproven4;
+    type Row = (&'static str, Vec<Wanted>, &'static [There], &'static [&'static str]);
+    type There = (SetId, Option<&'static str>);
+    let rows: [Row; 8] = [
+        ("as it should be", unproven(), &[(LENIENT, SCAN)], &["keep"]),
+        ("before its comment", unproven(), &[(LENIENT, None)], &["complete", "keep"]),
+        ("of an earlier version", unproven(), &[(FULL, SCAN)], &["delete", "restore"]),
+        ("not stored", vec![], &[(LENIENT, SCAN)], &["adopt"]),
+        (
+            "added with nft beside it",
+            unproven(),
+            &[(FULL, Some("mine")), (LENIENT, SCAN)],
+            &["delete", "retime"],
+        ),
+        ("added with nft, bare", unproven(), &[(FULL, None)], &["delete", "retime"]),
+        (
+            "added with nft into the wrong set",
+            vec![],
+            &[(LENIENT, Some("mine"))],
+            &["delete", "restore"],
+        ),
+        ("proven a moment ago", proven(), &[(FULL, OURS), (LENIENT, SCAN)], &["delete", "keep"]),
+    ];
+    for (what, wanted, there, expected) in rows {
+        let key = element("192.0.2.1", None, None).1.key;
+        let left = wanted
+            .first()
+            .and_then(|block| block.expires)
+            .map_or(50, |end| end.since(now()).as_secs());
+        let hosts =
+            there.iter().map(|(set, comment)| (*set, info(key, None, Some(left), *comment)));
+        let there = present(hosts.collect(), Default::default(), true);
+        let steps = steps(RESTART, wanted, &there, &|_| false, 100);
+        let words: Vec<String> =
+            all(&steps).iter().map(|step| step.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(words, expected, "{what}: {steps:?}");
+    }
 }
 
 #[test]

@@ -9,10 +9,11 @@ use crate::enforce::enforcer::{Enforcer, Observer};
 use crate::enforce::kernel::{Author, Dump, Kernel};
 use crate::enforce::networks::{Family, Span};
 use crate::enforce::reconcile::Origin;
-use crate::engine::MonoTime;
+use crate::engine::{BlockView, MonoTime};
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::nft::{ElementInfo, Key};
+use crate::ruleset::SetId;
 
 /// How much earlier than the engine the kernel may end an element.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
@@ -70,7 +71,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             let known = self
                 .engine
                 .blocks()
-                .filter(|block| placement.place(block.source).set() == set)
+                .filter(|block| placement.key_in(set, block).is_some())
                 // The kernel may have ended this one already, and another element be in its place.
                 .filter(|block| block.expires.is_none_or(|end| end > now.after(CLOCK_TOLERANCE)))
                 .count();
@@ -114,10 +115,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let Drift { keys, pending, author, .. } = &mut self.drift;
         let piece = keys.split_off(keys.len().saturating_sub(KEYS_PER_WAKE));
         let (engine, placement) = (&self.engine, self.executor.placement);
-        let is_unknown =
-            |key: Key| placement.source(key).is_some_and(|source| engine.blocked(source).is_none());
+        let is_unknown = |(set, key): &(SetId, Key)| {
+            let is_here = |block: BlockView<'_>| placement.key_in(*set, &block).is_some();
+            placement
+                .source(*key)
+                .is_some_and(|source| !engine.blocked(source).is_some_and(is_here))
+        };
         let before = pending.added.len();
-        pending.added.extend(piece.into_iter().filter(|(_, key)| is_unknown(*key)));
+        pending.added.extend(piece.into_iter().filter(is_unknown));
         if pending.added.len() > before {
             *author = Author::default();
         }

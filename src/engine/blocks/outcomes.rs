@@ -1,20 +1,16 @@
 //! What the kernel's answers and timers change in the blocks.
 
-use std::time::Duration;
-
 use super::{Blocks, Followup, LIFT_RETRY};
 use crate::backoff;
 use crate::engine::entry::{Exempt, Pending, RETRY_FIRST, RETRY_LAST, State, blocked, is_due};
 use crate::engine::{Action, Ending, MonoTime, Outcome, Report, Source};
 
 impl Blocks {
-    /// Handles the kernel's answer. `renew` gives the timeout for a block whose scan continues;
-    /// `None`: no renewal. A pending block that `is_never_block` refuses by now is dropped.
+    /// Handles the kernel's answer. A pending block that `is_never_block` refuses by now is dropped.
     pub(in crate::engine) fn on_outcome(
         &mut self,
         now: MonoTime,
         outcome: Outcome,
-        renew: impl Fn(Source) -> Option<Duration>,
         is_never_block: impl Fn(Source) -> bool,
         actions: &mut Vec<Action>,
     ) -> Followup {
@@ -27,9 +23,7 @@ impl Blocks {
             Outcome::Blocked { result, .. } => self.on_blocked(now, at, result, actions),
             Outcome::Unblocked { result, .. } => self.on_unblocked(now, at, result, actions),
             Outcome::Exempted { result, .. } => self.on_exempted(at, result, actions),
-            Outcome::Counted { packets, .. } => {
-                self.on_counted(now, at, packets, renew(source), actions)
-            }
+            Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, actions),
         };
         self.settle(now, at, is_never_block(source), actions);
         followup
@@ -40,7 +34,6 @@ impl Blocks {
         &mut self,
         now: MonoTime,
         budget: usize,
-        renew: impl Fn(Source) -> Option<Duration>,
         actions: &mut Vec<Action>,
     ) {
         for _ in 0..budget {
@@ -61,15 +54,6 @@ impl Blocks {
                     entry.lift_at = None;
                     self.lift(source, Ending::NeverBlock, actions);
                 }
-                State::InForce if is_due(entry.count_at, now) => {
-                    entry.count_at = None;
-                    // Without a renewal there is nothing to count for.
-                    if renew(source).is_some() {
-                        actions.push(Action::Count { source });
-                        entry.state = State::Counting;
-                    }
-                    self.rearm(at);
-                }
                 _ => self.rearm(at),
             }
         }
@@ -89,7 +73,7 @@ impl Blocks {
                 entry.since = now;
                 (entry.packets, entry.renewals, entry.refusals) = (0, 0, 0);
                 entry.run(now, entry.timeout);
-                actions.push(Action::Report(blocked(entry, scanner, false)));
+                actions.push(Action::Report(blocked(entry, scanner)));
                 self.in_force += 1;
                 self.done.blocked += 1;
                 Followup::Blocked(source)
@@ -114,7 +98,7 @@ impl Blocks {
                 // A scan that continues for a day renews its block two thousand times: report the
                 // first, second, fourth, eighth and so on.
                 if changed || entry.renewals.is_power_of_two() {
-                    actions.push(Action::Report(blocked(entry, None, true)));
+                    actions.push(Action::Report(blocked(entry, None)));
                 }
                 self.done.renewed += 1;
                 if changed { Followup::Blocked(source) } else { Followup::Nothing }
@@ -204,7 +188,6 @@ impl Blocks {
         now: MonoTime,
         at: u32,
         packets: Option<u64>,
-        renew: Option<Duration>,
         actions: &mut Vec<Action>,
     ) -> Followup {
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else {
@@ -226,22 +209,7 @@ impl Blocks {
                 }
             }
             Some(packets) => {
-                let continues = packets > entry.packets;
                 entry.packets = packets;
-                // A pending order takes precedence.
-                if continues
-                    && entry.pending.is_none()
-                    && entry.is_unproven_scan()
-                    && let Some(timeout) = renew
-                {
-                    actions.push(Action::Block {
-                        source,
-                        timeout: Some(timeout),
-                        reason: entry.reason.clone(),
-                        renew: true,
-                    });
-                    entry.state = State::Renewing { timeout: Some(timeout), reason: None };
-                }
                 Followup::Nothing
             }
         }

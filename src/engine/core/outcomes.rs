@@ -1,15 +1,10 @@
-//! Handles the kernel's answers and timers: counts, renews and ends blocks, and sweeps out expired
-//! accounts.
+//! Handles the kernel's answers and timers: counts and ends blocks, and sweeps out expired accounts.
 
 use std::time::Duration;
 
 use super::{Engine, SWEEP_EVERY, is_served, must_lift, overlaps};
-use crate::config::{Mode, UnprovenAction};
 use crate::engine::blocks::Followup;
-use crate::engine::policy::Policy;
-use crate::engine::{
-    Action, AllowList, Ending, MonoTime, Outcome, Reason, Report, SlowEnding, Source,
-};
+use crate::engine::{Action, Ending, MonoTime, Outcome, Reason, Report, SlowEnding, Source};
 
 /// Due blocks that one call of [`Engine::on_timer`] handles: a few milliseconds of work.
 /// [`Engine::next_timer`] asks for another call.
@@ -30,9 +25,8 @@ impl Engine {
     pub fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, actions: &mut Vec<Action>) {
         let now = self.tick(now);
         let Self { blocks, policy, always, never_block, .. } = self;
-        let renew = |source| renewal(policy, always, never_block, source);
         let is_never_block = |source| overlaps(policy, always, never_block, source);
-        match blocks.on_outcome(now, outcome, renew, is_never_block, actions) {
+        match blocks.on_outcome(now, outcome, is_never_block, actions) {
             Followup::Nothing => {}
             Followup::Blocked(source) => {
                 let is_proven_scan = self
@@ -65,13 +59,7 @@ impl Engine {
     /// Handles everything that is due; see [`Engine::next_timer`].
     pub fn on_timer(&mut self, now: MonoTime, actions: &mut Vec<Action>) {
         let now = self.tick(now);
-        let Self { blocks, policy, always, never_block, .. } = self;
-        blocks.on_timer(
-            now,
-            MAX_TIMERS_PER_CALL,
-            |source| renewal(policy, always, never_block, source),
-            actions,
-        );
+        self.blocks.on_timer(now, MAX_TIMERS_PER_CALL, actions);
         self.slowed.on_timer(now, MAX_TIMERS_PER_CALL, |source| {
             let ending = SlowEnding::Expired;
             actions.push(Action::Report(Report::Released { source, ending }));
@@ -151,16 +139,4 @@ impl Engine {
             .flatten()
             .min()
     }
-}
-
-/// The new timeout for the block of an unproven scan that continues; `None` if the policy does not
-/// block such scans (any more).
-fn renewal(
-    policy: &Policy,
-    always: &AllowList,
-    never_block: &AllowList,
-    source: Source,
-) -> Option<Duration> {
-    let wanted = policy.mode == Mode::Enforce && policy.unproven.action == UnprovenAction::Block;
-    (wanted && !overlaps(policy, always, never_block, source)).then_some(policy.unproven.timeout)
 }

@@ -175,21 +175,29 @@ impl Engine {
         trigger
     }
 
-    /// Handles a further probe of a source that the rules hold. It separates a scanner from a
-    /// flood's spoofed sources when the blocks of the minute are used up. If the source is blocked
-    /// already, the probe is only counted.
+    /// Handles a further probe of a source that the rules hold, or that is blocked and not proven.
+    /// It separates a scanner from a flood's spoofed sources when the blocks of the minute are used
+    /// up. If the source is blocked already, the probe renews an unproven block, unless closed
+    /// connections produce such packets too.
     pub fn on_repeat(
         &mut self,
         now: MonoTime,
         probe: &Probe,
         actions: &mut Vec<Action>,
     ) -> Trigger {
-        if !self.policy.accounts(probe.source).any(|account| self.blocks.covers(account)) {
+        let mut accounts = self.policy.accounts(probe.source);
+        let Some(source) = accounts.find(|account| self.blocks.covers(*account)) else {
             return self.handle(now, probe, true, actions);
-        }
-        self.tick(now);
+        };
+        let now = self.tick(now);
         self.status.probes += 1;
         self.status.already_blocked += 1;
+        let counts = probe.scan != ScanKind::Reply
+            && !probe.ambiguous
+            && self.policy.action(probe.port.transport) == ProtocolAction::Block;
+        if counts && self.policy.blocks_unproven() && !self.is_never_block(source) {
+            self.blocks.renew(now, source, self.policy.unproven.timeout, actions);
+        }
         Trigger::Passed
     }
 

@@ -97,7 +97,7 @@ impl HelperClient {
             Report::Slowed { source, port, reason, .. } if self.wants(SLOWED) => {
                 self.run(*source, *port, reason, "slowed");
             }
-            Report::Blocked { source, port, scanner, reason, renewed: false, .. } => {
+            Report::Blocked { source, port, scanner, reason, renewals: 0, .. } => {
                 // Manual blocks have no port; neither has a block that replaces one of another
                 // prefix length.
                 if let (Some(port), Some(_), true) = (port, reason.scan(), self.wants(AFTER)) {

@@ -66,7 +66,7 @@ pub(super) fn blocked(config: &Config, block: &BlockInForce) -> Blocked {
         scanner,
         timeout: None,
         reason: reason.clone(),
-        renewed: false,
+        renewals: 0,
     };
     let event = Event { at, notice: Notice::Engine(report), name: None };
     Blocked {

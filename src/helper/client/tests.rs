@@ -49,8 +49,8 @@ fn block(renew: bool) -> Action {
     Action::Block { source: source(), timeout: None, reason: reason(), renew }
 }
 
-fn blocked_report(port: Option<Port>, reason: Reason, renewed: bool) -> Report {
-    Report::Blocked { source: source(), port, scanner: None, timeout: None, reason, renewed }
+fn blocked_report(port: Option<Port>, reason: Reason, renewals: u32) -> Report {
+    Report::Blocked { source: source(), port, scanner: None, timeout: None, reason, renewals }
 }
 
 fn runs(items: &Inbox<Item>) -> usize {
@@ -62,7 +62,7 @@ fn before_is_at_the_decision_and_only_for_a_new_block() {
     let (client, items) = client(&config(CommandWhen::Before));
     client.on_orders(&[Action::Report(scan(None)), block(false)]);
     client.on_report(&scan(None));
-    client.on_report(&blocked_report(Some(PORT), reason(), false));
+    client.on_report(&blocked_report(Some(PORT), reason(), 0));
     assert_eq!(runs(&items), 1);
     client.on_orders(&[Action::Report(scan(None)), block(true)]);
     client.on_orders(&[block(false)]);
@@ -79,11 +79,11 @@ fn after_is_at_the_acknowledgement_without_renewals_and_manual_blocks() {
     client.on_orders(&[Action::Report(scan(None)), block(false)]);
     client.on_report(&scan(None));
     assert_eq!(runs(&items), 0);
-    client.on_report(&blocked_report(Some(PORT), reason(), false));
+    client.on_report(&blocked_report(Some(PORT), reason(), 0));
     assert_eq!(runs(&items), 1);
-    client.on_report(&blocked_report(Some(PORT), reason(), true));
-    client.on_report(&blocked_report(None, Reason::Manual("x".into()), false));
-    client.on_report(&blocked_report(None, reason(), false));
+    client.on_report(&blocked_report(Some(PORT), reason(), 1));
+    client.on_report(&blocked_report(None, Reason::Manual("x".into()), 0));
+    client.on_report(&blocked_report(None, reason(), 0));
     assert_eq!(runs(&items), 0);
 }
 
@@ -136,7 +136,7 @@ fn slowed_sources_are_a_choice_and_never_in_files() {
         let (client, items) = client(&config);
         client.on_report(&scan(Some(NotBlocked::Slowed)));
         client.on_report(&slowed);
-        client.on_report(&blocked_report(Some(PORT), reason(), false));
+        client.on_report(&blocked_report(Some(PORT), reason(), 0));
         assert_eq!(states(&items), expected);
     }
     let mut config = Config { blocked_file: Some("/x".into()), ..Config::default() };
@@ -162,7 +162,7 @@ fn items_beyond_the_queue_are_counted_without_waiting() {
     config.respond.hosts_deny.enabled = true;
     let (client, _items) = client(&config);
     for _ in 0..10 {
-        client.on_report(&blocked_report(Some(PORT), reason(), false));
+        client.on_report(&blocked_report(Some(PORT), reason(), 0));
     }
     assert_eq!(client.counts().dropped, 8, "of ten commands and ten lines four fit");
     assert!(client.shared.list_wanted.load(Ordering::Relaxed));

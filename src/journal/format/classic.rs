@@ -211,14 +211,14 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
             };
             vec![format!("adminalert: Host {source} is no longer slowed: {why}.")]
         }
-        Report::Blocked { source, timeout, reason, renewed, .. } => {
+        Report::Blocked { source, timeout, reason, renewals, .. } => {
             let time = timeout.map_or_else(
                 || "until it is unblocked".to_owned(),
                 |timeout| format!("for {}", duration(timeout)),
             );
             let tag =
                 if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
-            if *renewed {
+            if *renewals > 0 {
                 let both = both(name, source, source.network().addr());
                 vec![
                     format!("{tag}: Host: {both} is already blocked Ignoring"),
@@ -314,7 +314,7 @@ fn message_lines(level: Level, text: &str) -> impl Iterator<Item = String> {
 /// no port and is written as `Port: 0 MANUAL`, which fail2ban's pattern skips.
 pub(crate) fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String> {
     let (source, port, scanner, what) = match &event.notice {
-        Notice::Engine(Report::Blocked { source, port, scanner, renewed: false, .. }) => {
+        Notice::Engine(Report::Blocked { source, port, scanner, renewals: 0, .. }) => {
             (source, *port, *scanner, State::Blocked)
         }
         Notice::Engine(Report::Slowed { source, port, scanner, .. }) => {
@@ -493,11 +493,10 @@ INFO adminalert: 2 blocks left in force in the kernel."
             "attackalert: TCP SYN/Normal scan from host: scanner.example/10.77.1.1 to TCP port: 1"
         );
         assert_eq!(
-            line(blocked("10.77.1.1", 1, true)),
+            line(blocked("10.77.1.1", 1, 1)),
             "attackalert: Host: scanner.example/10.77.1.1 is already blocked Ignoring"
         );
-        let told =
-            history(&named(blocked("10.77.1.1", 1, false)), &jiff::tz::TimeZone::UTC).unwrap();
+        let told = history(&named(blocked("10.77.1.1", 1, 0)), &jiff::tz::TimeZone::UTC).unwrap();
         assert_eq!(
             told,
             "1795188400 - 11/20/2026 15:26:40 Host: scanner.example/10.77.1.1 Port: 1 TCP Blocked"
@@ -582,11 +581,11 @@ INFO adminalert: 2 blocks left in force in the kernel."
         let utc = jiff::tz::TimeZone::UTC;
         let line = |notice| history(&event(notice), &utc);
         assert_eq!(
-            line(blocked("10.77.1.1", 1, false)).unwrap(),
+            line(blocked("10.77.1.1", 1, 0)).unwrap(),
             "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked"
         );
         assert_eq!(
-            line(blocked("2001:db8:1::7", 22, false)).unwrap(),
+            line(blocked("2001:db8:1::7", 22, 0)).unwrap(),
             "1795188400 - 11/20/2026 15:26:40 Host: 2001:db8:1::/64/2001:db8:1::7 Port: 22 TCP Blocked"
         );
         let reported =
@@ -596,10 +595,10 @@ INFO adminalert: 2 blocks left in force in the kernel."
             "1795188400 - 11/20/2026 15:26:40 Host: 2001:db8:1::/64/2001:db8:1::7 Port: 9 UDP Reported"
         );
         assert_eq!(reported("never-block address"), None, "fail2ban may read these lines");
-        assert_eq!(line(blocked("10.77.1.1", 1, true)), None);
+        assert_eq!(line(blocked("10.77.1.1", 1, 1)), None);
         let east = jiff::tz::TimeZone::fixed(jiff::tz::offset(2));
         assert!(
-            history(&event(blocked("10.77.1.1", 1, false)), &east)
+            history(&event(blocked("10.77.1.1", 1, 0)), &east)
                 .unwrap()
                 .starts_with("1795188400 - 11/20/2026 17:26:40 Host")
         );

@@ -152,14 +152,15 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             };
             vec![kind("released"), address(source), name, ("ending", ending.into())]
         }
-        Report::Blocked { source, port, timeout, reason, renewed, .. } => {
+        Report::Blocked { source, port, timeout, reason, renewals, .. } => {
             let mut facts = vec![
                 kind("blocked"),
                 address(source),
                 name,
                 ("port", port.map(|port| port.to_string()).into()),
                 ("timeout", timeout.map(|timeout| timeout.as_secs()).into()),
-                ("renewed", (*renewed).into()),
+                ("renewed", (*renewals > 0).into()),
+                ("renewals", (*renewals).into()),
             ];
             facts.extend(why(reason));
             facts
@@ -257,7 +258,7 @@ active:
 scan: address name source destination port ip_options blocking scan proven reason not_blocked
 slowed: address name port timeout blocking scan proven reason
 released: address name ending
-blocked: address name port timeout renewed scan proven reason
+blocked: address name port timeout renewed renewals scan proven reason
 block-failed: address name error
 unblocked: address name ending
 exempted: address name network

@@ -47,7 +47,7 @@ fn events() -> Vec<Event> {
             scanner: None,
             timeout,
             reason,
-            renewed: false,
+            renewals: 0,
         }));
     }
     for ending in [

@@ -119,7 +119,7 @@ pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> O
 pub(crate) fn level(event: &Event) -> Level {
     match &event.notice {
         // A renewal is no news.
-        Notice::Engine(Report::Blocked { renewed: true, .. }) | Notice::NeverBlock { .. } => {
+        Notice::Engine(Report::Blocked { renewals: 1.., .. }) | Notice::NeverBlock { .. } => {
             Level::Debug
         }
         Notice::Engine(Report::Scan { .. } | Report::Blocked { .. } | Report::Slowed { .. })
@@ -288,14 +288,14 @@ pub(crate) mod samples {
         }
     }
 
-    pub(crate) fn blocked(source: &str, number: u16, renewed: bool) -> Notice {
+    pub(crate) fn blocked(source: &str, number: u16, renewals: u32) -> Notice {
         Notice::Engine(Report::Blocked {
             source: Source::of(source.parse().unwrap(), 64),
             port: Some(Port { transport: Transport::Tcp, number }),
             scanner: source.parse().ok(),
             timeout: Some(Duration::from_secs(60)),
             reason: reason(ScanKind::Syn),
-            renewed,
+            renewals,
         })
     }
 
@@ -319,16 +319,16 @@ pub(crate) mod samples {
             watching(Transport::Tcp, "connect", PortSet::of(&[1]), &[], &[]),
             Notice::Active,
             scan("10.77.1.1", ScanKind::Syn, Transport::Tcp, 1, None),
-            blocked("10.77.1.1", 1, false),
-            blocked("10.77.1.1", 1, true),
-            blocked("2001:db8:1::7", 22, false),
+            blocked("10.77.1.1", 1, 0),
+            blocked("10.77.1.1", 1, 1),
+            blocked("2001:db8:1::7", 22, 0),
             Notice::Engine(Report::Blocked {
                 source: Source::from("192.0.2.0/24".parse::<ipnet::IpNet>().unwrap()),
                 port: None,
                 scanner: None,
                 timeout: None,
                 reason: Reason::Manual("abuse".into()),
-                renewed: false,
+                renewals: 0,
             }),
             slowed("10.77.1.1", 1),
             Notice::Engine(Report::Released { source: host, ending: SlowEnding::Expired }),

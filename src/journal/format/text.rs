@@ -57,10 +57,10 @@ event=watching transport=udp mode=stealth ports=2 ranges=\"1, 7\" excluded=\"\" 
 event=watching transport=tcp mode=connect ports=1 ranges=1 excluded=\"\" services=\"\"
 event=active
 event=scan address=10.77.1.1 source=10.77.1.1 destination=192.0.2.1 port=tcp/1 ip_options=false blocking=true scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
-event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
-event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=true scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
-event=blocked address=2001:db8:1::/64 port=tcp/22 timeout=60 renewed=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
-event=blocked address=192.0.2.0/24 renewed=false proven=true reason=\"by hand: abuse\"
+event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=false renewals=0 scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=10.77.1.1 port=tcp/1 timeout=60 renewed=true renewals=1 scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=2001:db8:1::/64 port=tcp/22 timeout=60 renewed=false renewals=0 scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=blocked address=192.0.2.0/24 renewed=false renewals=0 proven=true reason=\"by hand: abuse\"
 event=slowed address=10.77.1.1 port=tcp/1 timeout=60 blocking=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
 event=released address=10.77.1.1 ending=expired
 event=block-failed address=10.77.1.1 error=\"no space in set\\nof 10\"
@@ -100,7 +100,7 @@ event=stopping blocks_left=2"
                 "event=scan address=10.77.1.1 name=scanner.example source=",
             ),
             (
-                blocked("10.77.1.1", 1, false),
+                blocked("10.77.1.1", 1, 0),
                 "event=blocked address=10.77.1.1 name=scanner.example port=",
             ),
             (

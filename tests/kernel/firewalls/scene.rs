@@ -221,11 +221,15 @@ impl<'a> Beside<'a> {
                 "the scanner is not answered before it scans"
             );
         }
-        let before = Instant::now();
         Scene::scan(&scene.scanner, &[HOST]);
         daemon.wait_for_block(SCANNER);
         Scene::scan(&scene.scanner, &["-6", HOST6]);
         daemon.wait_for_block(SCANNER6);
+        // A block that stops everything, ahead of the other firewall.
+        let before = Instant::now();
+        for address in [SCANNER, SCANNER6] {
+            assert!(daemon.ctl(&["block", address, "--for", "1h"]).status.success());
+        }
         let blocked_at = [before, Instant::now()];
         Self {
             scene,

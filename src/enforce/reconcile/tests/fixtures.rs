@@ -62,7 +62,7 @@ pub(super) fn element(
     left: Option<u64>,
     comment: Option<&str>,
 ) -> (SetId, ElementInfo) {
-    let Place::Host(set, key) = placement().place(source(name)) else {
+    let Place::Host(set, key) = placement().place(source(name), false) else {
         panic!("{name} is a network")
     };
     (set, info(key, None, left, comment))

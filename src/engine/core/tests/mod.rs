@@ -190,11 +190,11 @@ impl Bench {
                     not_blocked.map_or("-", NotBlocked::text)
                 )
             }
-            Report::Blocked { source, timeout, renewed, .. } => {
+            Report::Blocked { source, timeout, renewals, .. } => {
                 format!(
                     "blocked {source} {:?}{}",
                     timeout.unwrap_or_default(),
-                    if renewed { " renewed" } else { "" }
+                    if renewals > 0 { " renewed" } else { "" }
                 )
             }
             Report::Slowed { source, port, timeout, reason, .. } => {

@@ -4,16 +4,19 @@ use super::*;
 
 // P3
 #[test]
-fn unproven_block_is_renewed_while_packets_come() {
+fn probes_of_closed_ports_renew_an_unproven_block_and_packets_to_services_do_not() {
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
     bench.report_lines();
-    bench.packets = Some(10);
-    bench.wait(SECOND * 50);
-    assert_eq!(bench.report_lines(), ["blocked 203.0.113.9 60s renewed"]);
-    // Renewed at 45 s, counted again at 90 s; no further packet since.
-    bench.wait(SECOND * 54);
+    // What a service dropped is in the element's counter, and says nothing about a scan.
+    bench.packets = Some(1000);
+    bench.wait(SECOND * 14);
+    bench.still(SCANNER, [4]);
     assert!(bench.report_lines().is_empty());
+    bench.wait(SECOND * 31);
+    bench.still(SCANNER, [4]);
+    assert_eq!(bench.report_lines(), ["blocked 203.0.113.9 60s renewed"]);
+    bench.wait(SECOND * 59);
     assert_eq!(bench.blocked(), [SCANNER]);
     bench.wait(SECOND * 2);
     assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Expired"]);
@@ -21,16 +24,33 @@ fn unproven_block_is_renewed_while_packets_come() {
 }
 
 #[test]
-fn renewals_are_reported_at_powers_of_two() {
+fn a_proven_block_is_not_renewed() {
+    let mut bench = Bench::new(|_| {});
+    for port in ["tcp/1", "tcp/2", "tcp/3"] {
+        bench.probe(SCANNER, port, ScanKind::Connect, false);
+    }
+    bench.wait(SECOND * 3500);
+    bench.still(SCANNER, [4]);
+    assert_eq!((bench.engine.status().renewals, bench.orders()), (0, 1));
+}
+
+#[test]
+fn renewals_are_reported_at_powers_of_two_with_their_number() {
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
-    bench.report_lines();
-    for packets in 1..=99 {
-        bench.packets = Some(packets);
-        bench.wait(SECOND * 45);
+    for _ in 0..99 {
+        bench.wait(SECOND * 15);
+        bench.still(SCANNER, [4]);
+        bench.still(SCANNER, [5]);
     }
     assert_eq!(bench.engine.status().renewals, 99);
-    assert_eq!(bench.report_lines().len(), 7);
+    let numbers = bench.reports.iter().filter_map(|report| match report {
+        Report::Blocked { renewals, .. } => Some(*renewals),
+        _ => None,
+    });
+    assert_eq!(numbers.collect::<Vec<_>>(), [0, 1, 2, 4, 8, 16, 32, 64]);
+    let view = bench.engine.blocked(Source::of(SCANNER.parse().unwrap(), 64)).unwrap();
+    assert_eq!(view.renewals, 99);
 }
 
 // P7, D1
@@ -83,9 +103,11 @@ fn commands_wait_for_the_order_in_flight() {
 fn block_that_expires_during_a_count_is_reported() {
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
-    bench.answers = false;
-    bench.wait(SECOND * 70);
     bench.report_lines();
+    bench.answers = false;
+    bench.wait(SECOND * 59);
+    bench.syn(SCANNER, [4]);
+    bench.wait(SECOND * 11);
     assert_eq!(bench.orders.last(), Some(&Action::Count { source: host(SCANNER) }));
     bench.answer(Outcome::Counted { source: host(SCANNER), packets: Some(0) });
     assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Expired"]);

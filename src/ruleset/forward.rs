@@ -1,0 +1,29 @@
+//! Packets to other hosts, such as containers and virtual machines with published ports.
+
+use super::statements::{base_chain, is_protocol, live_connections, rule};
+use super::{Builder, WATCH_PRIORITY, remember};
+use crate::nft::model::{Chain, Hook, Selector, Statement, protocol};
+
+impl Builder<'_> {
+    /// New connections that are forwarded: to published ports of containers and virtual machines.
+    pub(super) fn forwarded(&self) -> Chain {
+        let mut rules = self.not_watched();
+        rules.push(live_connections());
+        if self.enforces() {
+            rules.extend(self.unproven_forwarded());
+        }
+        if !self.watches() {
+            return base_chain("forwarded", Hook::Forward, WATCH_PRIORITY, rules);
+        }
+        // nft knows what the original port is only after the transport.
+        let whys = ["a published port: remember it, for when its container restarts", ""];
+        rules.extend([protocol::TCP, protocol::UDP].into_iter().zip(whys).map(|(number, why)| {
+            let port = remember(Selector::CtOriginalDport);
+            rule(why, [is_protocol(number), Statement::CtStatusDnat, port])
+        }));
+        if self.holds() {
+            rules.extend(self.slow_forwarded());
+        }
+        base_chain("forwarded", Hook::Forward, WATCH_PRIORITY, rules)
+    }
+}
