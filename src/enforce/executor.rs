@@ -14,7 +14,7 @@ use super::networks::{Difference, Family, Networks, Piece, Span, intervals};
 use crate::engine::{Action, BlockView, Engine, MonoTime, Outcome, Reason, Source};
 use crate::errors::error_chain;
 use crate::nft::model::protocol;
-use crate::nft::{Element, ElementInfo, Error, Key, Ruleset};
+use crate::nft::{DataType, Element, ElementInfo, Error, Key, Ruleset};
 use crate::probe::{Port, Transport};
 use crate::ruleset::SetId;
 
@@ -26,7 +26,7 @@ const FORGIVEN_SINGLY_MAX: usize = 100;
 const INTERVALS_PER_TRANSACTION: usize = 50;
 
 /// What the rules remember of sources: first who is held, then what was counted.
-const REMEMBERED: [SetId; 9] = [
+const REMEMBERED: [SetId; 17] = [
     SetId::Held4,
     SetId::Held6,
     SetId::HeldNets6,
@@ -36,6 +36,14 @@ const REMEMBERED: [SetId; 9] = [
     SetId::Suspect6,
     SetId::Seen4,
     SetId::Seen6,
+    SetId::Tally4,
+    SetId::Tally6,
+    SetId::Far4,
+    SetId::Far6,
+    SetId::Patient4,
+    SetId::Patient6,
+    SetId::Blind4,
+    SetId::Blind6,
 ];
 
 /// Why a set of networks could not be brought to what is wanted.
@@ -460,23 +468,18 @@ fn in_transactions(difference: Difference) -> Vec<Difference> {
 /// remember of it and these ports.
 fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
     let address = source.addr();
-    let is_here = match set {
-        SetId::Held4 | SetId::Score4 | SetId::Suspect4 | SetId::Seen4 => address.is_ipv4(),
-        _ => address.is_ipv6(),
-    };
+    let is_ip4 = set.spec().key.first() == Some(&DataType::Ipv4Addr);
     match (set, forget) {
-        _ if !is_here => Vec::new(),
-        (SetId::Held4 | SetId::Held6 | SetId::HeldNets6, _)
-        | (SetId::Score4 | SetId::Score6 | SetId::Suspect4 | SetId::Suspect6, Some(_)) => {
-            vec![Key::from(address)]
-        }
+        _ if is_ip4 != address.is_ipv4() => Vec::new(),
+        (SetId::Held4 | SetId::Held6 | SetId::HeldNets6, _) => vec![Key::from(address)],
+        (_, None) => Vec::new(),
         (SetId::Seen4 | SetId::Seen6, Some(ports)) => {
             let mut keys: Vec<_> = ports.iter().filter_map(|port| touch(address, *port)).collect();
             keys.sort_unstable();
             keys.dedup();
             keys
         }
-        _ => Vec::new(),
+        (_, Some(_)) => vec![Key::from(address)],
     }
 }
 

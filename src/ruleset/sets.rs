@@ -95,11 +95,19 @@ pub enum SetId {
     Far4,
     /// The same for IPv6.
     Far6,
+    /// Slowed IPv4 sources that retransmitted to a silent port.
+    Patient4,
+    /// The same for IPv6.
+    Patient6,
+    /// Slowed IPv4 sources that retransmitted to an answered port.
+    Blind4,
+    /// The same for IPv6.
+    Blind6,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 46] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -142,6 +150,10 @@ impl SetId {
         Self::Tally6,
         Self::Far4,
         Self::Far6,
+        Self::Patient4,
+        Self::Patient6,
+        Self::Blind4,
+        Self::Blind6,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -196,6 +208,10 @@ impl SetId {
             Self::Tally6 => SetSpec::new("tally6", IP6).transient(),
             Self::Far4 => SetSpec::new("far4", IP4).transient(),
             Self::Far6 => SetSpec::new("far6", IP6).transient(),
+            Self::Patient4 => SetSpec::new("patient4", IP4).transient(),
+            Self::Patient6 => SetSpec::new("patient6", IP6).transient(),
+            Self::Blind4 => SetSpec::new("blind4", IP4).transient(),
+            Self::Blind6 => SetSpec::new("blind6", IP6).transient(),
         }
     }
 

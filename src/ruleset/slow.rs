@@ -62,7 +62,9 @@ const RECENT: Duration = Duration::from_millis(2500);
 const ASKED: Duration = Duration::from_secs(8);
 /// With the eighth new port beyond the trigger a source is far past it. A patient connect() scanner
 /// waits for the first retransmission of its connections, and would learn some services until it is
-/// proven. Whoever forges a few SYNs cannot make the owner of an address wait as long.
+/// proven. Like every sender that sees the answers it retransmits to silent ports, and to these only:
+/// with a source that has not, or that retransmits to answered ports too, the address is likely
+/// forged, and its owner does not wait longer than a second.
 const FAR_PORTS: u32 = 7;
 const FAR: Rate = Rate { packets: 1, per: Unit::Week, burst: FAR_PORTS };
 /// The IP id of every SYN that zmap sent before it chose random ones in 2024. masscan's is the xor of
@@ -78,6 +80,9 @@ const PACE: Rate = Rate { packets: 5, per: Unit::Second, burst: 10 };
 const STILL_RATE: u32 = 500;
 const AGAIN_RATE: u32 = 2000;
 const AGAIN_BURST: u32 = 4000;
+
+/// A set of each IP version.
+type SetOf = fn(Family) -> SetId;
 
 impl Builder<'_> {
     pub(super) fn each(
@@ -115,6 +120,8 @@ impl Builder<'_> {
                 },
                 set(family.tally, "new ports of slowed sources; never looked up"),
                 set(family.far, "slowed sources far past the trigger"),
+                set(family.patient, "slowed sources that retransmit to silent ports"),
+                set(family.blind, "slowed sources that retransmit to answered ports"),
                 set(family.recent, "connections whose SYN came seconds ago"),
             ]
         });
@@ -190,11 +197,14 @@ impl Builder<'_> {
             }),
         );
         if self.slows() {
-            let why = "far past the trigger the first retransmission does not pass, which scanners wait for";
+            let why = "far past the trigger the first retransmission does not pass, for which patient scanners wait";
             slow.extend(self.each(why, |family| {
-                let mut statements = known(family.recent, family, drop());
-                statements.insert(0, is_in(family.source, family.far));
-                statements
+                let patient = vec![
+                    is_in(family.source, family.far),
+                    is_in(family.source, family.patient),
+                    is_not_in(family.source, family.blind),
+                ];
+                [patient, known(family.recent, family, drop())].concat()
             }));
         }
         slow.extend(self.each("the SYN was retransmitted, which scanners do not do", |family| {
@@ -223,13 +233,15 @@ impl Builder<'_> {
         let silence = || if passes { back() } else { drop() };
         let memory = self.config.block.unproven.timeout;
         let group = self.config.capture.group;
-        let known = |set: fn(Family) -> SetId, to: &'static str| {
+        let known = |set: SetOf, to: &'static str| {
             move |family: Family| {
                 vec![Statement::Lookup { set: set(family).spec(), key: family.port() }, goto(to)]
             }
         };
-        let answered: fn(Family) -> SetId = |family| family.answered;
-        let probed: fn(Family) -> SetId = |family| family.probed;
+        let answered: SetOf = |family| family.answered;
+        let probed: SetOf = |family| family.probed;
+        let blind: SetOf = |family| family.blind;
+        let patient: SetOf = |family| family.patient;
 
         let answer = vec![rule(
             "as a closed port answers",
@@ -287,8 +299,16 @@ impl Builder<'_> {
         let mut datagram = renewed.clone();
         datagram.push(rule("", [goto(SLOW_SILENT)]));
         let mut probe = renewed;
-        probe.extend(self.each("a port that it probed before", known(answered, SLOW_AGAIN)));
-        probe.extend(self.each("", known(probed, SLOW_AGAIN)));
+        for (why, ports, sources) in
+            [("a port that it probed before", answered, blind), ("", probed, patient)]
+        {
+            probe.extend(self.each(why, |family| {
+                let lookup = Statement::Lookup { set: ports(family).spec(), key: family.port() };
+                vec![lookup, update(sources(family), family.source, memory)]
+            }));
+            // A rule of its own, which matches when the set of sources is full too.
+            probe.extend(self.each("", known(ports, SLOW_AGAIN)));
+        }
         probe.extend(self.each("a new port", |family| {
             vec![add(family.probed, family.port(), memory), goto(SLOW_NEW)]
         }));

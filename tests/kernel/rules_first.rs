@@ -362,7 +362,7 @@ fn time_to_block(scene: &Scene, daemon: &Daemon<'_>, last: std::ops::Range<u8>) 
                         let mut connection = Connection::open(SCHEMA).unwrap();
                         let begun = Instant::now();
                         while !is_over.load(Ordering::Relaxed) {
-                            if connection.get_element(SetId::Blocked4, key).unwrap().is_some() {
+                            if connection.get_element(SetId::Unproven4, key).unwrap().is_some() {
                                 return begun.elapsed();
                             }
                             std::thread::sleep(Duration::from_millis(1));
