@@ -229,8 +229,9 @@ fn tracked_connections_of_an_address_are_deleted_and_others_stay() {
     let socket = scene.host.enter(|| UdpSocket::bind((HOST, 700)).unwrap());
     scene.scanner.enter(|| {
         for from in ["10.71.1.2", "10.71.1.3"] {
-            for _ in 0..20 {
-                let client = UdpSocket::bind((from, 0)).unwrap();
+            // All at once: a closed socket's port may be the next one's.
+            let clients = [(); 20].map(|()| UdpSocket::bind((from, 0)).unwrap());
+            for client in &clients {
                 client.send_to(b"hello", socket.local_addr().unwrap()).unwrap();
             }
         }

@@ -31,6 +31,7 @@ mod firewalls;
 mod flood;
 mod forged;
 mod ignore;
+mod innocents;
 mod kernels;
 mod late_services;
 mod overlap;

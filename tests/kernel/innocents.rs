@@ -1,0 +1,109 @@
+//! At the defaults: innocent hosts in a flood of forged sources, their own addresses among them, and
+//! a real scanner.
+
+use crate::support;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::slow::{HOST, TOOLS, honest, scene, serve, unharmed};
+use support::daemon::{AT_DEFAULTS, Daemon};
+use support::flood::{Load, Sent, Wire};
+use support::netns::Namespace;
+use support::scene::{DEVICE, Scene};
+use support::schedule;
+use support::{eventually, missing};
+
+const INNOCENTS: [&str; 4] = ["10.70.0.10", "10.70.17.200", "10.70.40.5", "10.70.63.3"];
+const SCANNER: &str = "10.69.2.2";
+/// What the daemon may have resident, KiB: its idle memory, a full ledger and full lists
+/// (contrib/bounds.md).
+const RESIDENT_MAX: u64 = 128 << 10;
+
+/// The host, and a network of forged sources in which some addresses are real.
+fn inhabited() -> Scene {
+    let scene = scene();
+    scene.host.run("ip", &["route", "add", "10.70.0.0/16", "dev", DEVICE]);
+    for address in INNOCENTS {
+        scene.scanner.run("ip", &["addr", "add", &format!("{address}/32"), "dev", DEVICE]);
+    }
+    scene
+}
+
+/// Every address of a network sends to three ports in turn; meanwhile four of them use a service, and
+/// one scans.
+fn flood(network: &str, rate: u64, time: Duration) {
+    schedule::alone();
+    let scene = inhabited();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    let target: IpAddr = HOST.parse().unwrap();
+    let load = Load {
+        sources: network.parse().unwrap(),
+        ports: vec![110, 111, 112],
+        packets: u64::MAX,
+        time,
+        ..Load::spoofed(target, [], rate, time)
+    };
+    let seconds = u32::try_from(time.as_secs()).unwrap() + 2;
+    // On a link of its own: it does not get the answers to the flood.
+    let scanner = &Namespace::new();
+    scene.host.join(scanner, "scan1", &["10.69.2.1/24"], &["10.69.2.2/24"]);
+    scanner.run("ip", &["route", "add", "default", "via", "10.69.2.1"]);
+    let wire = Wire::between(&scene.scanner, &scene.host, DEVICE);
+    let (sent, proven, experiences) = std::thread::scope(|scope| {
+        let from = &scene.scanner;
+        let clients = INNOCENTS
+            .map(|host| scope.spawn(move || honest(from, host, (HOST, "8000"), seconds, || {})));
+        let flood = scope.spawn(|| wire.flood(&load));
+        // After the forged sources have passed the trigger.
+        std::thread::sleep(time / 3);
+        let words = ["-n", "-Pn", "-sS", "-p1-1023,8000", "--open", HOST];
+        let begun = Instant::now();
+        let scan = scope.spawn(move || scanner.output("nmap", &words, Duration::from_secs(60)));
+        // A list of all sources would take its time.
+        let blocked = format!("Host {SCANNER} has been blocked");
+        let is_blocked = || daemon.log().contains(&blocked);
+        assert!(eventually(time, is_blocked), "{}", daemon.log());
+        let proven = begun.elapsed();
+        let output = scan.join().unwrap();
+        let seen = String::from_utf8_lossy(&output.stdout);
+        assert!(!seen.contains("8000/tcp open"), "{seen}");
+        let sent: Sent = flood.join().unwrap();
+        (sent, proven, clients.map(|client| client.join().unwrap()))
+    });
+    let resident = daemon.memory("VmHWM");
+    let status = daemon.json(&["status"]);
+    println!(
+        "{network}: {} packets at {}/s; {} sources slowed, daemon {resident} KiB at most; \
+         the scanner proven after {proven:?}",
+        sent.packets,
+        sent.rate(),
+        status["slowed"]
+    );
+    experiences.iter().for_each(unharmed);
+    assert_eq!(daemon.json(&["show", SCANNER])["block"]["state"], "blocked");
+    // No one else.
+    assert_eq!(status["blocked"], 1, "{status}");
+    assert!(resident < RESIDENT_MAX, "{resident}");
+    // The flood was one: its sources have passed the trigger.
+    assert!(status["slowed"].as_u64().unwrap() > 5000, "{status}");
+}
+
+// P3, P6
+#[test]
+fn of_16_384_forged_sources_for_30_seconds_the_real_ones_lose_a_second() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    flood("10.70.0.0/18", 3000, Duration::from_secs(30));
+}
+
+// P3, P6
+#[test]
+fn of_65_536_forged_sources_at_20_000_a_second_the_real_ones_lose_a_second() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    flood("10.70.0.0/16", 20_000, Duration::from_secs(30));
+}
