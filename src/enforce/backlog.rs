@@ -23,8 +23,6 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 pub(crate) struct Backlog {
     /// Hosts whose elements are lost.
     lost: VecDeque<Source>,
-    /// Hosts whose elements have neither comment nor counter yet.
-    bare: VecDeque<Source>,
     /// Slowed sources may be missing in the kernel's sets after this one; `Some(None)`: all may.
     slowed: Option<Option<Source>>,
     /// Families whose intervals are not what the blocks want.
@@ -46,7 +44,6 @@ impl Default for Backlog {
     fn default() -> Self {
         Self {
             lost: VecDeque::new(),
-            bare: VecDeque::new(),
             slowed: None,
             networks: [false; 2],
             piece: MAX_PER_WAKE,
@@ -64,11 +61,6 @@ impl Backlog {
     /// These have to be restored.
     pub(super) fn restore(&mut self, sources: impl IntoIterator<Item = Source>) {
         self.lost.extend(sources);
-    }
-
-    /// The elements of these need comment and counter.
-    pub(super) fn complete(&mut self, sources: impl IntoIterator<Item = Source>) {
-        self.bare.extend(sources);
     }
 
     /// All slowed sources have to be slowed again.
@@ -95,7 +87,6 @@ impl Backlog {
     /// Everything that waited is void: the sets are made again as a whole.
     pub(super) fn clear(&mut self) {
         self.lost.clear();
-        self.bare.clear();
         self.slowed = None;
         self.networks = [false; 2];
         self.refused.clear();
@@ -114,10 +105,8 @@ impl Backlog {
 
     /// When there is something to do.
     pub(super) fn next_timer(&self, now: MonoTime) -> Option<MonoTime> {
-        let is_ready = !self.lost.is_empty()
-            || !self.bare.is_empty()
-            || self.slowed.is_some()
-            || self.is_network_due(now).is_some();
+        let is_ready =
+            !self.lost.is_empty() || self.slowed.is_some() || self.is_network_due(now).is_some();
         let networks_at = self.networks_at.filter(|_| self.networks != [false; 2]);
         if is_ready { Some(now) } else { self.retry_at.into_iter().chain(networks_at).min() }
     }
@@ -126,13 +115,6 @@ impl Backlog {
     pub(super) fn take_lost(&mut self) -> Vec<Source> {
         let many = self.lost.len().min(self.piece);
         self.lost.drain(..many).collect()
-    }
-
-    /// The hosts to complete next, when nothing is to be restored any more.
-    pub(super) fn take_bare(&mut self) -> Vec<Source> {
-        let is_turn = self.lost.is_empty() && self.slowed.is_none();
-        let many = if is_turn { self.bare.len().min(MAX_PER_WAKE) } else { 0 };
-        self.bare.drain(..many).collect()
     }
 
     /// The family whose intervals to compare next.
@@ -259,19 +241,18 @@ mod tests {
 
     // P14
     #[test]
-    fn blocks_come_before_slowed_sources_and_those_before_comments() {
+    fn blocks_come_before_slowed_sources() {
         let mut backlog = Backlog::default();
         backlog.slow_again();
-        backlog.complete([host(2)]);
         backlog.restore([host(1)]);
-        assert_eq!((backlog.slow_after(), backlog.take_bare()), (None, vec![]));
+        assert_eq!(backlog.slow_after(), None);
         assert_eq!(backlog.take_lost(), [host(1)]);
-        assert_eq!((backlog.slow_after(), backlog.take_bare()), (Some(None), vec![]));
+        assert_eq!(backlog.slow_after(), Some(None));
         backlog.slowed_to(Some(host(7)));
         assert_eq!(backlog.slow_after(), Some(Some(host(7))));
         assert_eq!(backlog.next_timer(at(0)), Some(at(0)));
         backlog.slowed_to(None);
-        assert_eq!((backlog.slow_after(), backlog.take_bare()), (None, vec![host(2)]));
+        assert_eq!(backlog.slow_after(), None);
         assert_eq!(backlog.next_timer(at(0)), None);
     }
 

@@ -110,17 +110,11 @@ impl Placement {
     }
 }
 
-/// The element of a host's block as it goes back into its set, with its comment or without; `None`
-/// if it ends this very moment.
-pub(crate) fn of_host(
-    now: MonoTime,
-    key: Key,
-    block: &BlockView<'_>,
-    commented: bool,
-) -> Option<ElementInfo> {
+/// The element of a host's block as it goes back into its set; `None` if it ends this very moment.
+pub(crate) fn of_host(now: MonoTime, key: Key, block: &BlockView<'_>) -> Option<ElementInfo> {
     let expires = block.expires.map(|end| end.since(now));
     let timeout = expires.map(|left| block.timeout.unwrap_or(left).max(left));
-    let comment = commented.then(|| block.reason.comment().into());
+    let comment = Some(block.reason.comment().into());
     unless_over(ElementInfo {
         timeout,
         expires,

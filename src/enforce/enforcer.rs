@@ -329,7 +329,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                         self.observer.on_change(&self.engine, source);
                     }
                 }
-                Step::Complete(source) => self.backlog.complete([source]),
                 Step::Unblock(source) => {
                     self.engine.element_removed(now, source, &mut self.actions);
                     summary.unblocked += 1;
@@ -475,7 +474,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let element = |source: &Source| {
             let block = self.engine.blocked(*source)?;
             let key = self.executor.placement.key_in(set, &block)?;
-            element::of_host(now, key, &block, true)
+            element::of_host(now, key, &block)
         };
         sources.iter().filter_map(element).collect()
     }

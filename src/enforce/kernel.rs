@@ -125,8 +125,6 @@ pub trait Kernel {
     fn counts(&mut self) -> Result<Vec<(SetId, Option<u32>)>, Error>;
     /// Adds elements with what is left of their time; those that are there stay as they are.
     fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error>;
-    /// Gives elements that are there their comments and counters.
-    fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error>;
     /// Deletes intervals and adds others in one transaction.
     fn replace_intervals(
         &mut self,
@@ -258,10 +256,6 @@ impl Kernel for Nftables {
 
     fn restore(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<(), Error> {
         self.connection.restore(set, elements)
-    }
-
-    fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error> {
-        self.connection.complete(set, elements)
     }
 
     fn replace_intervals(

@@ -120,8 +120,6 @@ pub(crate) enum Step {
     Adopt(Adopted),
     /// It is wanted and lost: the engine learns of it, the kernel gets it.
     Restore(Adopted),
-    /// Its element has neither comment nor counter yet.
-    Complete(Source),
     /// Another program gave it another end.
     Retime(Adopted),
     /// Another program took it out.
@@ -289,9 +287,6 @@ pub(crate) fn reconcile_hosts(
                 ..learned(now, &block)
             };
             steps.push(if is_same { Step::Keep(merged) } else { Step::Retime(merged) });
-            if is_bare {
-                steps.push(Step::Complete(source));
-            }
         }
     }
     // What they were meant for gets an element that works, unless it has one.
@@ -480,7 +475,7 @@ fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
         }
         *step = Step::Drop(source, Dropped::Total);
     }
-    let is_gone = |step: &Step| matches!(step, Step::Complete(source) | Step::Exempt(source, _) if excess.contains(source));
+    let is_gone = |step: &Step| matches!(step, Step::Exempt(source, _) if excess.contains(source));
     steps.retain(|step| !is_gone(step));
     steps.extend(deletes);
     steps

@@ -279,10 +279,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         } else if let Some(after) = self.backlog.slow_after() {
             self.slow_again(now, after);
         }
-        let bare = self.backlog.take_bare();
-        if !bare.is_empty() {
-            self.complete_hosts(now, &bare);
-        }
         match self.backlog.report() {
             Some(Err((hosts, why))) => {
                 let what = if hosts > 0 {
@@ -336,19 +332,5 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let page: Vec<_> = until.map(|(source, end)| (source, end.since(now))).collect();
         self.executor.slow_again(&page);
         self.backlog.slowed_to(page.last().map(|(last, _)| *last));
-    }
-
-    fn complete_hosts(&mut self, now: MonoTime, bare: &[Source]) {
-        for set in HOSTS.into_iter().filter(|set| set.counts_each()) {
-            let elements = self.elements(now, bare, set);
-            let Some(set) = self.ruleset.set(set) else { continue };
-            if !elements.is_empty()
-                && let Err(error) = self.executor.kernel.complete(set, &elements)
-            {
-                // They block all the same. If the table is gone, that is another notification.
-                log::warn!("blocks go on without comments and counters: {}", error_chain(&error));
-                return;
-            }
-        }
     }
 }

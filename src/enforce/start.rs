@@ -353,13 +353,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     let first = engine
                         .blocks()
                         .filter_map(|block| Some((placement.key_in(set, &block)?, block)));
-                    // The kernel gives counters and takes comments in a second step: what is waited
-                    // for is the drop.
                     first
                         .take(write.most)
-                        .filter_map(|(key, block)| {
-                            element::of_host(now, key, &block, !set.counts_each())
-                        })
+                        .filter_map(|(key, block)| element::of_host(now, key, &block))
                         .collect()
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
@@ -424,7 +420,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         let placement = self.executor.placement;
         for set in HOSTS.into_iter().filter(|set| is_written(*set)) {
-            let mut here = self
+            let here = self
                 .engine
                 .blocks()
                 .filter(|block| placement.key_in(set, block).is_some())
@@ -433,12 +429,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             if is_carried && !installed.lacks(set) {
                 continue;
             }
-            let with_rules: Vec<Source> = here.by_ref().take(written(set).len()).collect();
-            let rest: Vec<Source> = here.collect();
-            if set.counts_each() {
-                self.backlog.complete(with_rules);
-            }
-            self.backlog.restore(rest);
+            self.backlog.restore(here.skip(written(set).len()));
         }
         for set in EXEMPTIONS {
             if installed.created(set) {

@@ -125,14 +125,9 @@ impl Connection {
     ) -> Result<(), Error> {
         let set = set.into();
         let kind = (message::NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK);
-        let mut add =
-            |past| self.transaction(None, |batch| batch.elements(kind, set, [(*element, past)]));
-        match add(Past::new(set)) {
-            // The set defines a counter, because another program created it, or the kernel takes
-            // none with an element (before 5.7).
-            Err(error) if set.element_counters && error.is_unsupported() => add(Past::default()),
-            other => other,
-        }
+        self.transaction(None, |batch| {
+            batch.elements(kind, set, [(*element, Past::default())]);
+        })
     }
 
     /// Adds many elements to a set, 2,000 per transaction.
@@ -514,6 +509,6 @@ fn no_set(verb: &'static str, set: SetSpec) -> Error {
 
 /// Adds elements in as many messages as they need, each acknowledged: they are few.
 fn add_acknowledged(batch: &mut Batch<'_>, set: SetSpec, elements: &[Element<'_>]) {
-    let new = elements.iter().map(|element| (*element, Past::new(set)));
+    let new = elements.iter().map(|element| (*element, Past::default()));
     batch.elements((message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK), set, new);
 }

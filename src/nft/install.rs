@@ -12,7 +12,7 @@
 use super::conn::Connection;
 use super::decode::{self, RuleInfo, SetInfo};
 use super::element::{ElementInfo, Key};
-use super::encode::{Batch, Counters};
+use super::encode::Batch;
 use super::error::Error;
 use super::lower::lower;
 use super::model::{Owner, Ruleset, Set};
@@ -46,9 +46,7 @@ pub struct Order<'a> {
 }
 
 /// Elements that are added in the transaction that installs the rules, each with its remaining
-/// time: at no moment are the rules in force and the elements are not. Where each element has its
-/// own counter ([`SetSpec::element_counters`]), [`Connection::complete`] adds it later, and may add
-/// the comment then.
+/// time: at no moment are the rules in force and the elements are not.
 #[derive(Clone, Copy, Default)]
 pub enum Elements<'a> {
     /// None but those that a set takes over from the one it replaces.
@@ -246,34 +244,9 @@ impl Connection {
     ) -> Result<(), Error> {
         self.transaction(None, |batch| {
             batch.delete(0, set.id, delete.iter().map(ElementInfo::element));
-            batch.add_again(set, add, Counters::Now);
+            batch.add_again(set, add);
             batch.acknowledge();
         })
-    }
-
-    /// Sets comment, counter and remaining time of elements of a set, in one transaction. Elements
-    /// that are gone by now do not come back. Returns how many were there.
-    ///
-    /// # Errors
-    /// As [`Connection::add_element`].
-    pub fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error> {
-        let mut left: Vec<ElementInfo> = elements.to_vec();
-        for _ in 0..MAX_ATTEMPTS {
-            if left.is_empty() {
-                break;
-            }
-            match self.replace_intervals(set, &left, &left) {
-                Ok(()) => break,
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-            // Some have expired, or were deleted.
-            let keys: Vec<Key> = left.iter().map(|info| info.key).collect();
-            let mut there =
-                self.get_elements(set.id, &keys)?.into_iter().map(|found| found.is_some());
-            left.retain(|_| there.next().unwrap_or(false));
-        }
-        Ok(left.len())
     }
 
     /// Compares the kernel's table with `ruleset`; returns the first object that differs, and how.
@@ -367,8 +340,7 @@ impl Connection {
             if let Elements::Instead(elements_of) = order.elements
                 && let Some(elements) = elements_of(id)
             {
-                // Those that the caller passes get their counters later.
-                contents.push(Contents { set: id, elements, counters: Counters::Later });
+                contents.push(Contents { set: id, elements });
             }
         }
         let is_unknown = |id: &SetSpec| contents.iter().all(|known| known.set != *id);
@@ -380,8 +352,7 @@ impl Connection {
                 .contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
             installed.left_out += fit(&mut elements, ruleset.set(id).and_then(|set| set.size));
             installed.carried += elements.len();
-            // Those that are carried over keep theirs.
-            contents.push(Contents { set: id, elements, counters: Counters::Now });
+            contents.push(Contents { set: id, elements });
         }
         self.commit(ruleset, plan, &contents, Some(generation), order.elements.beside())?;
         Ok(installed)
@@ -403,7 +374,7 @@ impl Connection {
             }
             for (id, elements) in beside {
                 if let Some(set) = ruleset.set(*id) {
-                    batch.add_again(set, elements, Counters::Later);
+                    batch.add_again(set, elements);
                 }
             }
             batch.acknowledge();
@@ -415,7 +386,6 @@ impl Connection {
 struct Contents {
     set: SetSpec,
     elements: Vec<ElementInfo>,
-    counters: Counters,
 }
 
 impl Installed {
@@ -493,9 +463,7 @@ fn write_step(
         Step::AddElements(id) => {
             let Some(set) = ruleset.set(*id) else { return };
             match contents.iter().find(|contents| contents.set == *id) {
-                Some(Contents { elements, counters, .. }) => {
-                    batch.add_again(set, elements, *counters)
-                }
+                Some(Contents { elements, .. }) => batch.add_again(set, elements),
                 None => batch.add_ranges(set),
             }
         }

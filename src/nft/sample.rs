@@ -11,7 +11,7 @@ use super::model::{
 use super::schema::{DataType, Schema, SetSpec, Table};
 
 /// Filled at run time, each element with its own counter.
-pub(super) const HOSTS: SetSpec = SetSpec::new("hosts", &[DataType::Ipv4Addr]).element_counters();
+pub(super) const HOSTS: SetSpec = SetSpec::new("hosts", &[DataType::Ipv4Addr]);
 /// Filled at run time.
 pub(super) const NETWORKS: SetSpec = SetSpec::new("networks", &[DataType::Ipv4Addr]).interval();
 /// Filled from the configuration.

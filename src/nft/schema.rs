@@ -34,33 +34,21 @@ pub struct SetSpec {
     pub key: &'static [DataType],
     /// It holds ranges (flag `interval`).
     pub interval: bool,
-    /// Elements are written with a counter each, and the set defines none.
-    ///
-    /// A counter that the set defines costs the kernel two allocations per processor for each
-    /// element, one of them for nothing (nft_set_elem_expr_clone(), nft_set_elem_expr_setup()): 40
-    /// % of the time of a transaction with many elements.
-    pub element_counters: bool,
     /// Its elements are short-lived and cannot be written with all they carry: a set that replaces
     /// it starts empty.
     pub transient: bool,
 }
 
 impl SetSpec {
-    /// A set of single keys whose elements have no counters and are kept.
+    /// A set of single keys whose elements are kept.
     pub const fn new(name: &'static str, key: &'static [DataType]) -> Self {
-        Self { name, key, interval: false, element_counters: false, transient: false }
+        Self { name, key, interval: false, transient: false }
     }
 
     /// The same with the flag `interval`.
     #[must_use]
     pub const fn interval(self) -> Self {
         Self { interval: true, ..self }
-    }
-
-    /// The same with a counter written with each element.
-    #[must_use]
-    pub const fn element_counters(self) -> Self {
-        Self { element_counters: true, ..self }
     }
 
     /// The same with elements that are not kept when the set is replaced.

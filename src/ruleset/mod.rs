@@ -157,7 +157,7 @@ impl Builder<'_> {
             Set {
                 size: (!id.is_interval()).then_some(self.config.block.total.max(1)),
                 timeouts: true,
-                counter: !id.counts_each(),
+                counter: true,
                 comment: Some(comment),
                 ..Set::plain(id, Owner::Daemon)
             }

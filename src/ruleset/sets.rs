@@ -230,12 +230,6 @@ impl SetId {
         Self::from_name(spec.name)
     }
 
-    /// Whether each element is written with a counter of its own ([`SetSpec::element_counters`]): a
-    /// repair can write the blocks first and their counters later.
-    pub const fn counts_each(self) -> bool {
-        self.spec().element_counters
-    }
-
     /// Whether the reflex fills it: many short-lived elements, with limits that only rules can
     /// write.
     pub const fn is_reflex(self) -> bool {

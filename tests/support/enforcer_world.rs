@@ -452,23 +452,6 @@ impl Kernel for FakeKernel {
         })
     }
 
-    fn complete(&mut self, set: &Set, elements: &[ElementInfo]) -> Result<usize, Error> {
-        let id = SetId::of(set.id).unwrap();
-        let mut count = 0;
-        self.transaction(id, |state| {
-            state.may_write(id)?;
-            let there = state.set(id)?;
-            for info in elements {
-                if let Some(item) = there.items.get_mut(&info.key) {
-                    item.comment = info.comment.clone();
-                    count += 1;
-                }
-            }
-            Ok(())
-        })?;
-        Ok(count)
-    }
-
     fn replace_intervals(
         &mut self,
         set: &Set,

@@ -47,7 +47,7 @@ fn a_host_is_dealt_with_by_what_is_wanted_what_is_there_and_why_we_look() {
                     (_, Want::Nothing, _) => &["adopt"],
                     (There::Same, _, _) => &["keep"],
                     (There::OtherEnd | There::OtherComment, _, _) => &["retime"],
-                    (There::Bare, _, _) => &["complete", "keep"],
+                    (There::Bare, _, _) => &["keep"],
                 };
                 let steps = steps(
                     origin,
@@ -160,7 +160,7 @@ fn an_unproven_block_has_its_element_in_a_set_of_its_own() {
     type There = (SetId, Option<&'static str>);
     let rows: [Row; 8] = [
         ("as it should be", unproven(), &[(LENIENT, SCAN)], &["keep"]),
-        ("before its comment", unproven(), &[(LENIENT, None)], &["complete", "keep"]),
+        ("before its comment", unproven(), &[(LENIENT, None)], &["keep"]),
         ("of an earlier version", unproven(), &[(FULL, SCAN)], &["delete", "restore"]),
         ("not stored", vec![], &[(LENIENT, SCAN)], &["adopt"]),
         (

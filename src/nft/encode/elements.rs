@@ -27,23 +27,6 @@ pub struct Past {
     pub expires: Option<Duration>,
 }
 
-impl Past {
-    /// For an element that is new in its set.
-    pub fn new(set: SetSpec) -> Self {
-        Self { counter: set.element_counters.then_some((0, 0)), expires: None }
-    }
-}
-
-/// Which counters restored elements are written with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counters {
-    /// All, with their last values.
-    Now,
-    /// Those that the set defines. Where each element has its own ([`SetSpec::element_counters`]),
-    /// they follow in a later transaction.
-    Later,
-}
-
 impl Batch<'_> {
     /// Adds, reads or deletes elements: `kind` is NEWSETELEM, GETSETELEM or DELSETELEM.
     pub fn elements<'e>(
@@ -140,14 +123,13 @@ impl Batch<'_> {
 
     /// Adds elements that were in the kernel before, with their remaining time, and their counters
     /// if the set still counts.
-    pub fn add_again(&mut self, set: &Set, elements: &[ElementInfo], counters: Counters) {
+    pub fn add_again(&mut self, set: &Set, elements: &[ElementInfo]) {
         let again = elements.iter().map(|info| {
             let timeout = info.timeout.filter(|_| set.timeouts);
             // A set with a counter creates one for each element; sending one with value zero costs
             // the kernel a look-up by name each.
             let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
-            let has_own = set.id.element_counters && counters == Counters::Now;
-            let counter = (has_counted || has_own).then_some((info.packets, info.bytes));
+            let counter = has_counted.then_some((info.packets, info.bytes));
             (info.element().timeout(timeout), Past { counter, expires: info.expires })
         });
         self.elements((message::NEWSETELEM, NLM_F_CREATE), set.id, again);

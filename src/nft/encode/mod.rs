@@ -11,7 +11,7 @@ mod expression;
 mod objects;
 
 pub use batch::Batch;
-pub use elements::{Counters, Past};
+pub use elements::Past;
 pub use objects::{key_len, key_type, set_flags};
 
 pub use super::numbers::{NFPROTO_INET, SUBSYSTEM, message, set_flag, table_flag};

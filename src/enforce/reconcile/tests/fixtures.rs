@@ -103,7 +103,6 @@ pub(super) fn shown(step: &Step) -> String {
         Step::Keep(block) => format!("keep {}", block.source),
         Step::Adopt(block) => format!("adopt {}", block.source),
         Step::Restore(block) => format!("restore {}", block.source),
-        Step::Complete(source) => format!("complete {source}"),
         Step::Retime(block) => format!("retime {}", block.source),
         Step::Unblock(source) => format!("unblock {source}"),
         Step::Exempt(source, part) => format!("exempt {part} of {source}"),
