@@ -6,7 +6,7 @@ use crate::support;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::slow::{HOST, TOOLS, honest, scene, serve, unharmed};
+use crate::slow::{HONEST, HOST, TOOLS, honest, scene, serve, unharmed};
 use support::daemon::{AT_DEFAULTS, Daemon};
 use support::flood::{Load, Sent, Wire};
 use support::netns::Namespace;
@@ -23,7 +23,8 @@ const RESIDENT_MAX: u64 = 128 << 10;
 /// The host, and a network of forged sources in which some addresses are real.
 fn inhabited() -> Scene {
     let scene = scene();
-    scene.host.run("ip", &["route", "add", "10.70.0.0/16", "dev", DEVICE]);
+    // By a router: the kernel's table of neighbours is one for all namespaces, and holds 1,024.
+    scene.host.run("ip", &["route", "add", "10.70.0.0/16", "via", HONEST]);
     for address in INNOCENTS {
         scene.scanner.run("ip", &["addr", "add", &format!("{address}/32"), "dev", DEVICE]);
     }

@@ -330,7 +330,11 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
         .into_iter()
         .filter(|line| line.contains(FRIEND) || line.contains(OFFICE))
         .collect();
-    assert!(of_friends.iter().all(|line| !line.contains("attackalert")), "{of_friends:?}");
+    // The old program passed over them in silence; theirs are reported, and never blocked.
+    let blocked = |line: &String| line.contains("has been blocked");
+    assert!(!of_friends.iter().any(blocked), "{of_friends:?}");
+    let reported = of_friends.iter().filter(|line| line.contains("never-block address"));
+    assert_eq!(reported.count(), 2, "{of_friends:?}");
     let line = format!("ALL: {SCANNER} : DENY");
     assert!(eventually(Duration::from_secs(5), || machine
         .text("/etc/hosts.deny")
