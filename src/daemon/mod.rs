@@ -182,6 +182,7 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     let result = start(options, loaded, journal.clone(), signals).map(|(supervisor, server)| {
         supervisor::notify(&[sd_notify::NotifyState::Ready]);
         journal.notify(Notice::Active);
+        process::trim_heap();
         let code = supervisor.run();
         server.stop(LAST_ANSWERS);
         code
@@ -224,8 +225,8 @@ fn start(
         store.stop();
     })?;
     status::tell_watching(&journal, config, &services.open);
-    if !was_tracking {
-        journal.notify(Notice::Warning(status::TRACKING_BEGINS.to_owned()));
+    if let Some(tracked) = procfs::tracked().filter(|_| !was_tracking) {
+        journal.notify(Notice::Warning(status::tracking_begins(tracked)));
     }
     let view = SharedView::new(View::new(loaded, ruleset, protected, complaints));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;

@@ -120,6 +120,9 @@ impl Guard {
         complaints: &mut Vec<String>,
     ) -> Protected {
         complaints.extend(interfaces::complaints(&config.interfaces, &mut self.routes));
+        if ipvs::table().is_ok_and(|table| table.has_others) {
+            complaints.push(BALANCED_UNKNOWN.to_owned());
+        }
         let mut list = Protected::new();
         let mut add = |network: IpNet, because| {
             list.entry(network.trunc()).or_insert(because);
@@ -201,8 +204,8 @@ impl Guard {
     pub(super) fn services(&mut self) -> Result<Services, String> {
         let listeners = self.sockets.listeners().map_err(|error| error_chain(&error))?;
         let mut open = listeners.services();
-        let balanced = ipvs::services().map_err(|error| format!("IPVS: {error}"))?;
-        let balanced: BTreeSet<Port> = balanced.into_iter().map(port_of).collect();
+        let table = ipvs::table().map_err(|error| format!("IPVS: {error}"))?;
+        let balanced: BTreeSet<Port> = table.services.into_iter().map(port_of).collect();
         open.extend(&balanced);
         // A client's UDP socket looks like a service's, but does not stay.
         let lasting =
@@ -220,6 +223,10 @@ impl Guard {
         self.store.memory().admins.remove(&address).is_some()
     }
 }
+
+/// A service of IPVS without a port.
+const BALANCED_UNKNOWN: &str = "IPVS has services by firewall mark, or for all ports of an address: their ports cannot be learned, \
+     and are closed ports to the rules; name them in tcp.exclude and udp.exclude";
 
 /// The port of a virtual service.
 fn port_of((protocol, number): (ipvs::Protocol, u16)) -> Port {

@@ -17,8 +17,13 @@ use crate::sys::mailbox::{Link, Unresponsive};
 use crate::sys::procfs;
 
 /// The rules of `watch` look at the state of connections, which switches the tracking on.
-pub(super) const TRACKING_BEGINS: &str = "no connection was tracked before the start; the rules have the kernel track all of them from now on: \
-     see BESIDE OTHER FIREWALLS in portsentry-rules(7) for how to leave a busy service out";
+pub(super) fn tracking_begins(tracked: procfs::Tracked) -> String {
+    let procfs::Tracked { connections, most } = tracked;
+    format!(
+        "no connection was tracked before the start; the rules have the kernel track all of them from now on, {connections} of {most} now: \
+         see BESIDE OTHER FIREWALLS in portsentry-rules(7) for how to leave a busy service out"
+    )
+}
 
 /// What happens when the table is full.
 pub(super) const TRACKING_FILLS: &str = "the table of tracked connections is four fifths full; when it is full the kernel drops new connections: \

@@ -12,7 +12,7 @@ use super::exempt::Exemptions;
 use super::kernel::{Kernel, absent_is_fine};
 use super::networks::{Family, Span, intervals};
 use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
-use super::start::Services;
+use super::services::Services;
 use crate::engine::{
     Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source,
     Trigger, Unblocked,

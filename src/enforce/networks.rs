@@ -462,5 +462,15 @@ pub(crate) fn is_same_end(one: Option<MonoTime>, other: Option<MonoTime>) -> boo
     }
 }
 
+/// Whether one end is clearly after the other.
+pub(crate) fn is_later(one: Option<MonoTime>, other: Option<MonoTime>) -> bool {
+    let outlasts = match (one, other) {
+        (None, Some(_)) => true,
+        (Some(one), Some(other)) => one > other,
+        (_, None) => false,
+    };
+    outlasts && !is_same_end(one, other)
+}
+
 #[cfg(test)]
 mod tests;

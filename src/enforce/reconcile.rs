@@ -21,7 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::element::{Place, Placement, adopted, as_comment, is_unproven_set};
-use super::networks::{Family, Networks, Piece, Span, is_same_end, merged};
+use super::networks::{Family, Networks, Piece, Span, is_later, is_same_end, merged};
 use crate::engine::{Adopted, BlockView, MonoTime, Reason, Source};
 use crate::nft::{ElementInfo, Key};
 use crate::ruleset::SetId;
@@ -349,7 +349,9 @@ pub(crate) fn reconcile_networks(
                 steps.push(Step::Retime(adopted(piece.owner, info)));
             }
         }
-        let ours = merged(here.iter().map(|piece| piece.span).collect());
+        // Within a piece that the kernel did not take, another program's interval may outlast it.
+        let is_ours = |piece: &&&Piece| span.contains(piece.span) || !is_later(end, piece.expires);
+        let ours = merged(here.iter().filter(is_ours).map(|piece| piece.span).collect());
         let foreign = span.without(&ours).into_iter().flat_map(|part| family.networks(part));
         steps.extend(foreign.map(|network| {
             let block = adopted(Source::from(network), info);

@@ -5,9 +5,8 @@
 //! follow in pieces.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use super::backlog::Backlog;
 use super::drift::{Drift, QUIET_FROM};
@@ -18,6 +17,7 @@ use super::exempt::{self, Exemptions, exempt};
 use super::kernel::{EXEMPTIONS, Kernel, absent_is_fine};
 use super::networks::{Family, Networks};
 use super::reconcile::{Origin, Present, Step, in_parts, of_stored, reconcile};
+use super::services::Services;
 use crate::config::OwnTable;
 use crate::engine::{AllowList, BlockView, Engine, MonoTime, Policy, Reason, Source};
 use crate::errors::error_chain;
@@ -25,14 +25,12 @@ use crate::journal::Notice;
 use crate::nft::expr::Expr;
 use crate::nft::plan::Found;
 use crate::nft::{
-    Element, ElementInfo, Elements, Error, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec,
-    TableOwner,
+    ElementInfo, Elements, Error, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec, TableOwner,
 };
-use crate::probe::Port;
-use crate::ruleset::{MARK, SERVICE_MEMORY, SetId};
+use crate::ruleset::{MARK, SetId};
 use crate::store::{Content, Stored};
 
-/// Blocks that come in the same transaction as the rules: some 30 ms of the kernel's time.
+/// Blocks that come in the same transaction as the rules: some 60 ms of the kernel's time.
 const WITH_RULES_MAX: usize = 20_000;
 
 /// Exempt ranges that come in the same transaction as the rules. More follow in pieces, and blocked
@@ -49,24 +47,6 @@ pub struct InForce {
     pub never_block: AllowList,
     /// Ports of local services.
     pub services: Services,
-}
-
-/// How long the rules remember a port that IPVS balances: until the daemon takes it back. Ten years,
-/// since the set has a default for elements without a timeout.
-const BALANCED: Duration = Duration::from_secs(10 * 365 * 86_400);
-
-const SERVICES_UNKNOWN: &str = "the rules do not know which ports are services";
-
-/// Ports of local services.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Services {
-    /// Those that services listen on.
-    pub open: BTreeSet<Port>,
-    /// Those of `open` that IPVS balances. No socket accepts their packets, so no rule notices that
-    /// they are in use.
-    pub balanced: BTreeSet<Port>,
-    /// Those that they listened on lately, and when last.
-    pub seen: BTreeMap<Port, MonoTime>,
 }
 
 /// The elements that an installation was given for each set.
@@ -451,58 +431,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    /// Other ports have services: the rules learn new ones, and the engine releases their clients.
-    pub fn set_services(&mut self, now: MonoTime, services: Services) {
-        let before = std::mem::replace(&mut self.services, services);
-        let rebalanced = self.services.balanced.symmetric_difference(&before.balanced).copied();
-        let rebalanced: BTreeSet<Port> = rebalanced.collect();
-        // The kernel does not change the timeout of an element that is there (before 6.12).
-        let keys: Vec<Element<'_>> =
-            rebalanced.iter().filter_map(|port| Some(Element::new(service_key(*port)?))).collect();
-        if !keys.is_empty()
-            && let Err(error) = self.executor.kernel.delete(SetId::Services, &keys)
-        {
-            log::warn!("{SERVICES_UNKNOWN}: {}", error_chain(&error));
-        }
-        let new = self.services.open.difference(&before.open).chain(&rebalanced);
-        let new: BTreeSet<Port> = new.copied().collect();
-        self.remember_services(new.into_iter().map(|port| (port, self.time_of(port))).collect());
-        self.engine.set_services(now, self.services.open.clone());
-        self.on_timer(now);
-    }
-
-    /// Tells the rules which ports are or were services, so that a service which restarts, or has
-    /// not started yet, is no trap for its clients.
-    pub(super) fn seed_services(&mut self, now: MonoTime) {
-        let Services { open, seen, .. } = &self.services;
-        let closed =
-            seen.iter().filter(|(port, _)| !open.contains(port)).filter_map(|(port, at)| {
-                let left =
-                    SERVICE_MEMORY.checked_sub(now.since(*at)).filter(|left| !left.is_zero())?;
-                Some((*port, Some(left)))
-            });
-        let all = open.iter().map(|port| (*port, self.time_of(*port))).chain(closed).collect();
-        self.remember_services(all);
-    }
-
-    /// How long the rules remember the port of a service; `None`: as if it had been used now.
-    fn time_of(&self, port: Port) -> Option<Duration> {
-        self.services.balanced.contains(&port).then_some(BALANCED)
-    }
-
-    fn remember_services(&mut self, ports: Vec<(Port, Option<Duration>)>) {
-        let service = |(port, timeout): &(Port, Option<Duration>)| {
-            Some(Element::new(service_key(*port)?).timeout(*timeout))
-        };
-        let elements: Vec<_> = ports.iter().filter_map(service).collect();
-        if elements.is_empty() {
-            return;
-        }
-        if let Err(error) = self.executor.kernel.add_many(SetId::Services, &elements) {
-            log::warn!("{SERVICES_UNKNOWN}: {}", error_chain(&error));
-        }
-    }
-
     fn report_restored(&mut self, summary: Summary) {
         if summary.restored > 0 {
             self.observer.notify(Notice::Restored {
@@ -580,11 +508,6 @@ fn prefix_of(expressions: &[Expr]) -> Option<u8> {
 /// The sets whose elements mean something else by another placement, and are written again.
 fn refill(before: Placement, after: Placement) -> &'static [SetId] {
     if before == after { &[] } else { &[SetId::Blocked6, SetId::Unproven6, SetId::BlockedNets6] }
-}
-
-/// The key of a port in the set of services.
-fn service_key(port: Port) -> Option<Key> {
-    Some(Key::Service(super::executor::protocol_number(port.transport)?, port.number))
 }
 
 #[cfg(test)]

@@ -79,6 +79,13 @@ impl Connection {
             .map(Errno::raw_os_error);
         match failures.unwrap_or_default().iter().find(|failure| failure.sequence != last) {
             None => Ok(true),
+            // It is known, and reads a register that nothing has written: newer kernels look
+            // (nft_parse_register_load()).
+            Some(failure)
+                if failure.sequence == asked && failure.errno == Errno::NODATA.raw_os_error() =>
+            {
+                Ok(true)
+            }
             Some(failure) if failure.sequence == asked && unknown.contains(&failure.errno) => {
                 Ok(false)
             }

@@ -3,11 +3,13 @@
 //!
 //! * [`sets`]: the sets and their keys. `statements`: building blocks of rules.
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
-//! * `forward`: packets to other hosts.
+//! * `watch`: packets to this host; `exempt`: those of what is never blocked. `forward`: packets to
+//!   other hosts.
 //! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
 mod decoy;
+mod exempt;
 mod family;
 mod forward;
 pub(crate) mod messages;
@@ -16,6 +18,7 @@ pub(crate) mod sets;
 pub(crate) mod slow;
 mod statements;
 mod unproven;
+mod watch;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,17 +27,16 @@ use crate::config::{ClosedPorts, Config, Ipv6Accounts, Mode, PortSet, ProtocolAc
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
-    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, PACKET_HOST, QueueBy, RTN_ANYCAST,
-    RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST, Rule, Ruleset, Selector, Set, Statement,
-    protocol, tcp_flag,
+    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, QueueBy, Rule, Ruleset, Selector, Set,
+    Statement, tcp_flag,
 };
 
-use self::reflex::{REFLEX, Reflex, past_rate, udp_not_counted};
+use self::exempt::{EXEMPT_PROBE, allowed_to};
+use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
-    LOG_PREFIX, PROBE, accept, back, base_chain, chain, drop, goto, has_socket, is,
-    is_from_unspecified, is_in, is_not, is_not_in, is_protocol, jump, live_connections, log,
-    matches, opens, remember, rule, to_service, update,
+    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, is, is_in, is_not_in, log, matches,
+    opens, remember, rule, to_service, update,
 };
 use self::unproven::STILL;
 
@@ -102,21 +104,12 @@ const SOCKETLESS_PROTOCOLS: [u8; 29] = [
     143, // Ethernet (SRv6)
 ];
 
-/// Probes per second of sources that are never blocked, and how many at once: a scan is reported
-/// from a few, and theirs must not fill the receive buffer.
-const EXEMPT_RATE: u32 = 100;
-const EXEMPT_BURST: u32 = 500;
-
-const EXEMPT: &str = "exempt";
-const EXEMPT_PROBE: &str = "exempt_probe";
 /// The comment of the sets of blocked hosts, in every version and configuration. A table of our name
 /// without it is another program's: it must stay as it is.
 pub const MARK: &str = "blocked hosts";
 
 const TELL: &str = "tell";
 const OPEN: &str = "open";
-const NOT_LOCAL: &str = "not_local";
-const SPOOFED: &str = "spoofed";
 const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
@@ -359,134 +352,6 @@ impl Builder<'_> {
         rules
     }
 
-    /// What becomes of a packet whose source address is forged.
-    fn forged(&self) -> Statement {
-        match self.config.mode {
-            Mode::Enforce => drop(),
-            Mode::Observe => accept(),
-        }
-    }
-
-    /// The routing lookup of a rule asks no table of a VRF. There, addresses of this host and of its
-    /// neighbours look like any others.
-    fn group_and_spoofed(&self) -> [Chain; 2] {
-        let of = |selector, first, kinds: &[u32], verdict: &Statement| {
-            let whys = std::iter::once(first).chain(std::iter::repeat(""));
-            let rules = whys
-                .zip(kinds)
-                .map(|(why, kind)| rule(why, [is(selector, *kind), verdict.clone()]));
-            rules.collect()
-        };
-        let groups = [RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
-        let why = "broadcast, multicast, anycast; others are addresses in a VRF";
-        let group = of(Selector::FibDaddrType, why, &groups, &accept());
-        let own_or_group = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
-        let why =
-            "an own, broadcast, multicast or anycast address from the wire; others are in a VRF";
-        let spoofed = of(Selector::FibSaddrType, why, &own_or_group, &self.forged());
-        [chain(NOT_LOCAL, group), chain(SPOOFED, spoofed)]
-    }
-
-    fn watch(&self) -> Chain {
-        let mut rules = self.not_watched();
-        rules.extend([
-            live_connections(),
-            rule(
-                "frames for all hosts or for others, with any address",
-                [is_not(Selector::PktType, PACKET_HOST), back()],
-            ),
-            rule(
-                "to many hosts, perhaps",
-                [is_not(Selector::FibDaddrType, RTN_LOCAL), jump(NOT_LOCAL)],
-            ),
-        ]);
-        if self.enforces() {
-            rules.extend(self.unproven());
-        }
-        if !self.watches() {
-            return base_chain("watch", Hook::Input, WATCH_PRIORITY, rules);
-        }
-        if self.holds() {
-            rules.extend(self.slow_echo());
-        }
-        rules.extend([rule(
-            "protocols that are never a probe; ICMP is among them and never dropped",
-            [is_in(Selector::L4Proto, SetId::Protocols), back()],
-        )]);
-        if self.has_silent() {
-            let each = [
-                ("networks of which nothing is reported", Selector::Ip4Saddr, SetId::Silent4),
-                ("", Selector::Ip6Saddr, SetId::Silent6),
-            ];
-            rules.extend(each.map(|(why, source, set)| rule(why, [is_in(source, set), back()])));
-        }
-        rules.extend(allowed_to("what is never blocked, only reported", EXEMPT));
-        for (_, selector, ports) in self.decoy_ports() {
-            rules.push(rule(
-                "a packet for a decoy, which is not remembered as a service",
-                [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
-            ));
-        }
-        rules.push(rule(
-            "a socket accepts the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent has no value without a socket",
-            [is_protocol(protocol::TCP), has_socket(), goto(OPEN)],
-        ));
-        rules.push(rule("", [is_protocol(protocol::UDP), has_socket(), goto(OPEN)]));
-        rules.extend([
-            rule("spoofed, perhaps", [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)]),
-            rule(
-                "the unspecified address, which the routing lookup does not reject",
-                [is_from_unspecified(), self.forged()],
-            ),
-        ]);
-        rules.extend(self.by_transport(PROBE));
-        base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
-    }
-
-    /// Packets that no socket accepts; those of protocols without ports go to `other`.
-    fn by_transport(&self, other: &'static str) -> [Rule; 4] {
-        let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };
-        let (tcp, udp) = (to(&self.tcp, TCP_PROBE), to(&self.udp, UDP_PROBE));
-        let why = "no socket accepts the remaining packets";
-        [
-            rule(why, [is_protocol(protocol::TCP), tcp]),
-            rule("", [is_protocol(protocol::UDP), udp]),
-            rule("", [is_protocol(protocol::SCTP), to(&self.tcp, SCTP_PROBE)]),
-            rule(
-                "IP protocols that are not in use here",
-                [is_not_in(Selector::L4Proto, SetId::Protocols), goto(other)],
-            ),
-        ]
-    }
-
-    /// Packets of what is never blocked: a service answers at once, and a closed port as without
-    /// these rules.
-    fn exempt(&self) -> Chain {
-        let mut rules = vec![
-            rule("a socket accepts the packet", [is_protocol(protocol::TCP), has_socket(), back()]),
-            rule("", [is_protocol(protocol::UDP), has_socket(), back()]),
-        ];
-        let why = "such an address from the wire says nothing of its sender";
-        let kinds = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
-        rules.extend(
-            kinds
-                .into_iter()
-                .zip([why, "", "", ""])
-                .map(|(kind, why)| rule(why, [is(Selector::FibSaddrType, kind), back()])),
-        );
-        rules.extend(self.by_transport(EXEMPT_PROBE));
-        chain(EXEMPT, rules)
-    }
-
-    fn exempt_probe(&self) -> Chain {
-        let why = "as many as a report needs";
-        let rules = vec![
-            past_rate(why, EXEMPT_RATE, EXEMPT_BURST, back()),
-            rule("logged; the kernel answers as without these rules", [self.log(), back()]),
-        ];
-        chain(EXEMPT_PROBE, rules)
-    }
-
     fn log(&self) -> Statement {
         log(LOG_PREFIX, self.config.capture.group)
     }
@@ -680,14 +545,6 @@ impl Builder<'_> {
     fn log_only(&self) -> Chain {
         chain(TELL, vec![rule("logged, and never dropped", [self.log(), back()])])
     }
-}
-
-/// Where packets of what is never blocked go.
-fn allowed_to(why: &'static str, to: &'static str) -> [Rule; 2] {
-    [
-        rule(why, [is_in(Selector::Ip4Saddr, SetId::Allowed4), goto(to)]),
-        rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), goto(to)]),
-    ]
 }
 
 fn service() -> Rule {

@@ -18,39 +18,52 @@ pub(crate) enum Protocol {
     Sctp,
 }
 
-/// Protocol and port of each virtual service; none where the kernel has no IPVS. Services by
-/// firewall mark have neither.
+/// What the table says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Table {
+    /// Protocol and port of each virtual service.
+    pub(crate) services: Vec<(Protocol, u16)>,
+    /// There are services without a port: by firewall mark, or for all ports of an address.
+    pub(crate) has_others: bool,
+}
+
+/// The table; empty where the kernel has no IPVS.
 ///
 /// # Errors
-/// That of reading the table.
-pub(crate) fn services() -> io::Result<Vec<(Protocol, u16)>> {
+/// That of reading it.
+pub(crate) fn table() -> io::Result<Table> {
     match std::fs::File::open(TABLE) {
         Ok(table) => parse(BufReader::new(table.take(SIZE_MAX))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Table::default()),
         Err(error) => Err(error),
     }
 }
 
-fn parse(table: impl BufRead) -> io::Result<Vec<(Protocol, u16)>> {
-    let mut services = Vec::new();
-    for line in table.lines() {
-        services.extend(service(&line?));
-    }
-    Ok(services)
-}
-
 /// `TCP  CB007109:0050 rr`, `UDP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0035 wlc`: a port is in
-/// hexadecimal, and 0 stands for all ports of a persistent service, which nothing can be made of.
-fn service(line: &str) -> Option<(Protocol, u16)> {
-    let mut words = line.split_ascii_whitespace();
-    let protocol = match words.next()? {
-        "TCP" => Protocol::Tcp,
-        "UDP" => Protocol::Udp,
-        "SCTP" => Protocol::Sctp,
-        _ => return None,
-    };
-    let port = u16::from_str_radix(words.next()?.rsplit_once(':')?.1, 16).ok()?;
-    (port != 0).then_some((protocol, port))
+/// hexadecimal, and 0 stands for all ports. `FWM  00000001 rr` is a service by firewall mark.
+fn parse(lines: impl BufRead) -> io::Result<Table> {
+    let mut table = Table::default();
+    for line in lines.lines() {
+        let line = line?;
+        let mut words = line.split_ascii_whitespace();
+        let protocol = match words.next() {
+            Some("TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            Some("FWM") => {
+                table.has_others = true;
+                continue;
+            }
+            _ => continue,
+        };
+        let port = words.next().and_then(|place| place.rsplit_once(':'));
+        match port.and_then(|(_, port)| u16::from_str_radix(port, 16).ok()) {
+            Some(0) => table.has_others = true,
+            Some(port) => table.services.push((protocol, port)),
+            None => {}
+        }
+    }
+    Ok(table)
 }
 
 #[cfg(test)]
@@ -68,8 +81,14 @@ mod tests {
              SCTP CB007109:03E7 rr \n\
              TCP  CB007109:0000 rr persistent 360\n\
              FWM  00000001 rr \n";
-        let services = parse(table.as_bytes()).unwrap();
+        let Table { services, has_others } = parse(table.as_bytes()).unwrap();
         assert_eq!(services, [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Sctp, 999)]);
+        assert!(has_others);
+        let plain: Vec<&str> = table
+            .lines()
+            .filter(|line| !line.starts_with("FWM") && !line.contains(":0000 "))
+            .collect();
+        assert!(!parse(plain.join("\n").as_bytes()).unwrap().has_others);
     }
 
     proptest::proptest! {

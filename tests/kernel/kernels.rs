@@ -442,6 +442,9 @@ fn a_virtual_service_of_ipvs_is_a_service() {
     // It is remembered as any other service that has ended.
     assert!(expires(700).is_some_and(|hours| hours < 24), "{}", services());
     assert_eq!(daemon.blocked(), Vec::<String>::new(), "{}", daemon.log());
+    scene.host.run("ipvsadm", &["-A", "-f", "1", "-s", "rr"]);
+    assert!(daemon.ctl(&["reload"]).status.success());
+    daemon.wait_for_log("services by firewall mark");
     knock(&scene, [702]);
     wait_for_block(&daemon, SCANNER);
 }

@@ -44,6 +44,16 @@ pub(crate) fn serve(host: &Namespace, address: &str, ports: &[&str]) -> Running 
     running
 }
 
+/// A container behind the host, whose port 80 is published as 8080.
+pub(crate) fn publish(scene: &Scene) -> Namespace {
+    let container = Namespace::new();
+    scene.host.join(&container, "inner0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
+    container.run("ip", &["route", "add", "default", "via", "10.71.1.1"]);
+    scene.host.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
+    scene.host.run("nft", &["table ip publish { chain c { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 10.71.1.2:80; }; }"]);
+    container
+}
+
 /// What an honest host experiences: failed exchanges, the longest new connection and the longest
 /// round trip on an established one, seconds.
 pub(crate) struct Experience {
@@ -407,11 +417,7 @@ fn a_published_port_is_slowed_as_a_local_one() {
         return;
     }
     let scene = scene();
-    let container = Namespace::new();
-    scene.host.join(&container, "inner0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
-    container.run("ip", &["route", "add", "default", "via", "10.71.1.1"]);
-    scene.host.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
-    scene.host.run("nft", &["table ip publish { chain c { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 10.71.1.2:80; }; }"]);
+    let container = publish(&scene);
     let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
     let _service = serve(&container, "10.71.1.2", &["80"]);
     let experience = honest(&scene.scanner, HONEST, (HOST, "8080"), 6, || {

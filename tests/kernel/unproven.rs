@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::slow::{HONEST, HOST, STALLED, TOOLS, forge, scene, serve, wait_for_state};
+use crate::slow::{HONEST, HOST, STALLED, TOOLS, forge, publish, scene, serve, wait_for_state};
 use crate::support::daemon::Daemon;
 use crate::support::netns::Namespace;
 use crate::support::{TRAFFIC, eventually, missing};
@@ -89,11 +89,7 @@ fn a_forged_client_of_a_published_port_is_out_for_one_block_only() {
         return;
     }
     let scene = scene();
-    let container = Namespace::new();
-    scene.host.join(&container, "inner0", &["10.71.1.1/24"], &["10.71.1.2/24"]);
-    container.run("ip", &["route", "add", "default", "via", "10.71.1.1"]);
-    scene.host.run("sysctl", &["-qw", "net.ipv4.ip_forward=1"]);
-    scene.host.run("nft", &["table ip publish { chain c { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to 10.71.1.2:80; }; }"]);
+    let container = publish(&scene);
     let daemon = Daemon::start(&scene.host, SHORT);
     let _service = serve(&container, "10.71.1.2", &["80"]);
     let outage = outage(&scene.scanner, HONEST, (HOST, "8080"), || {

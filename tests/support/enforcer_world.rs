@@ -1223,12 +1223,18 @@ impl World {
                 keys: picked.iter().map(|(key, _)| *key).collect(),
             }],
         );
+        // An element that the kernel did not give up when its block moved to the other set.
+        let outranking = match set {
+            SetId::Unproven4 => state.items(SetId::Blocked4),
+            SetId::Unproven6 => state.items(SetId::Blocked6),
+            _ => BTreeMap::new(),
+        };
         drop(state);
         // Blocks are rather restored than lost.
         if lossy {
             return;
         }
-        for (key, item) in picked {
+        for (key, item) in picked.into_iter().filter(|(key, _)| !outranking.contains_key(key)) {
             let address = key.address().unwrap();
             if set.is_interval() {
                 let (is_v6, first) = number(address);

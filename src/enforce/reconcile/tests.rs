@@ -232,6 +232,26 @@ fn what_only_the_store_has_was_taken_out_or_comes_back() {
 }
 
 #[test]
+fn another_programs_interval_within_a_block_that_ends_before_it_is_a_block_of_its_own() {
+    for (end, expected) in [
+        (None, &["adopt 10.1.0.0/16", "keep 10.0.0.0/8"][..]),
+        (Some(900), &["adopt 10.1.0.0/16", "keep 10.0.0.0/8"]),
+        (Some(50), &["keep 10.0.0.0/8"]),
+        (Some(20), &["keep 10.0.0.0/8"]),
+    ] {
+        let networks = [vec![interval("10.1.0.0/16", end, Some("x"))], Vec::new()];
+        let steps = steps(
+            LOST,
+            vec![wanted("10.0.0.0/8", Some(50))],
+            &present(Vec::new(), networks, false),
+            &|_| false,
+            100,
+        );
+        assert_eq!(all(&steps), expected, "{end:?}");
+    }
+}
+
+#[test]
 fn what_must_not_be_blocked_and_what_has_no_room_stays_out() {
     let stored = vec![
         wanted("192.0.2.1", Some(10)),

@@ -1,0 +1,118 @@
+//! Packets to this host that no connection, no socket and no exception explains are probes.
+
+use super::exempt::{EXEMPT, allowed_to};
+use super::statements::{
+    PROBE, accept, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified, is_in,
+    is_not, is_not_in, is_protocol, jump, live_connections, rule,
+};
+use super::{Builder, OPEN, SCTP_PROBE, SetId, TCP_PROBE, UDP_PROBE, WATCH_PRIORITY};
+use crate::config::{Mode, PortSet};
+use crate::nft::model::{
+    Chain, Hook, PACKET_HOST, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST,
+    Rule, Selector, Statement, protocol,
+};
+
+const NOT_LOCAL: &str = "not_local";
+const SPOOFED: &str = "spoofed";
+
+impl Builder<'_> {
+    /// What becomes of a packet whose source address is forged.
+    fn forged(&self) -> Statement {
+        match self.config.mode {
+            Mode::Enforce => drop(),
+            Mode::Observe => accept(),
+        }
+    }
+
+    /// The routing lookup of a rule asks no table of a VRF. There, addresses of this host and of its
+    /// neighbours look like any others.
+    pub(super) fn group_and_spoofed(&self) -> [Chain; 2] {
+        let of = |selector, first, kinds: &[u32], verdict: &Statement| {
+            let whys = std::iter::once(first).chain(std::iter::repeat(""));
+            let rules = whys
+                .zip(kinds)
+                .map(|(why, kind)| rule(why, [is(selector, *kind), verdict.clone()]));
+            rules.collect()
+        };
+        let groups = [RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+        let why = "broadcast, multicast, anycast; others are addresses in a VRF";
+        let group = of(Selector::FibDaddrType, why, &groups, &accept());
+        let own_or_group = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+        let why =
+            "an own, broadcast, multicast or anycast address from the wire; others are in a VRF";
+        let spoofed = of(Selector::FibSaddrType, why, &own_or_group, &self.forged());
+        [chain(NOT_LOCAL, group), chain(SPOOFED, spoofed)]
+    }
+
+    pub(super) fn watch(&self) -> Chain {
+        let mut rules = self.not_watched();
+        rules.extend([
+            live_connections(),
+            rule(
+                "frames for all hosts or for others, with any address",
+                [is_not(Selector::PktType, PACKET_HOST), back()],
+            ),
+            rule(
+                "to many hosts, perhaps",
+                [is_not(Selector::FibDaddrType, RTN_LOCAL), jump(NOT_LOCAL)],
+            ),
+        ]);
+        if self.enforces() {
+            rules.extend(self.unproven());
+        }
+        if !self.watches() {
+            return base_chain("watch", Hook::Input, WATCH_PRIORITY, rules);
+        }
+        if self.holds() {
+            rules.extend(self.slow_echo());
+        }
+        rules.extend([rule(
+            "protocols that are never a probe; ICMP is among them and never dropped",
+            [is_in(Selector::L4Proto, SetId::Protocols), back()],
+        )]);
+        if self.has_silent() {
+            let each = [
+                ("networks of which nothing is reported", Selector::Ip4Saddr, SetId::Silent4),
+                ("", Selector::Ip6Saddr, SetId::Silent6),
+            ];
+            rules.extend(each.map(|(why, source, set)| rule(why, [is_in(source, set), back()])));
+        }
+        rules.extend(allowed_to("what is never blocked, only reported", EXEMPT));
+        for (_, selector, ports) in self.decoy_ports() {
+            rules.push(rule(
+                "a packet for a decoy, which is not remembered as a service",
+                [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
+            ));
+        }
+        rules.push(rule(
+            "a socket accepts the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent has no value without a socket",
+            [is_protocol(protocol::TCP), has_socket(), goto(OPEN)],
+        ));
+        rules.push(rule("", [is_protocol(protocol::UDP), has_socket(), goto(OPEN)]));
+        rules.extend([
+            rule("spoofed, perhaps", [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)]),
+            rule(
+                "the unspecified address, which the routing lookup does not reject",
+                [is_from_unspecified(), self.forged()],
+            ),
+        ]);
+        rules.extend(self.by_transport(PROBE));
+        base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
+    }
+
+    /// Packets that no socket accepts; those of protocols without ports go to `other`.
+    pub(super) fn by_transport(&self, other: &'static str) -> [Rule; 4] {
+        let to = |ports: &PortSet, chain| if ports.is_empty() { back() } else { goto(chain) };
+        let (tcp, udp) = (to(&self.tcp, TCP_PROBE), to(&self.udp, UDP_PROBE));
+        let why = "no socket accepts the remaining packets";
+        [
+            rule(why, [is_protocol(protocol::TCP), tcp]),
+            rule("", [is_protocol(protocol::UDP), udp]),
+            rule("", [is_protocol(protocol::SCTP), to(&self.tcp, SCTP_PROBE)]),
+            rule(
+                "IP protocols that are not in use here",
+                [is_not_in(Selector::L4Proto, SetId::Protocols), goto(other)],
+            ),
+        ]
+    }
+}
