@@ -37,6 +37,7 @@ use crate::errors::error_chain;
 use crate::helper::{self, client::HelperClient};
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
+use crate::nft::Ruleset;
 use crate::nft::text::Form;
 use crate::packet::command::{Command, Setup};
 use crate::packet::{Observers, PacketThread, StartError};
@@ -220,7 +221,7 @@ fn start(
     let helper = start_helper(config, &journal, &packets)?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
     let was_tracking = procfs::tracked().is_some_and(|tracked| tracked.connections > 0);
-    let thread = start_packets(setup, stored, inbox, observers).inspect_err(|_| {
+    let thread = start_packets(setup, stored, inbox, observers, &ruleset).inspect_err(|_| {
         helper.stop(false);
         store.stop();
     })?;
@@ -308,6 +309,7 @@ fn start_packets(
     stored: Option<Stored>,
     inbox: Inbox<Command>,
     observers: Observers,
+    ruleset: &Ruleset,
 ) -> Result<Thread, Failure> {
     let (started, start) = mpsc::sync_channel::<Result<(), StartError>>(1);
     let seed = [random(), random()];
@@ -333,7 +335,10 @@ fn start_packets(
         .map_err(failed("the packet thread cannot start"))?;
     match start.recv_timeout(START_TIMEOUT) {
         Ok(Ok(())) => Ok(thread),
-        Ok(Err(error)) => Err(Failure::new(status_of(&error), error_chain(&error))),
+        Ok(Err(error)) => {
+            let error = error.with_lacking(ruleset);
+            Err(Failure::new(status_of(&error), error_chain(&error)))
+        }
         Err(_) => Err(Failure::new(EX_SOFTWARE, "the packet thread does not come up")),
     }
 }

@@ -14,7 +14,7 @@ pub const HOSTS: [SetId; 4] =
     [SetId::Blocked4, SetId::Blocked6, SetId::Unproven4, SetId::Unproven6];
 
 /// All sets of blocks.
-pub(crate) const BLOCKED: [SetId; 6] = [
+pub const BLOCKED: [SetId; 6] = [
     SetId::Blocked4,
     SetId::Blocked6,
     SetId::Unproven4,

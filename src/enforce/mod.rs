@@ -38,7 +38,7 @@ pub(crate) mod view;
 
 pub use change::Change;
 pub use drift::{Drift, Repairs};
-pub use element::{HOSTS, Place, Placement};
+pub use element::{BLOCKED, HOSTS, Place, Placement};
 pub use enforcer::{BlockError, Enforcer, Hold, Observer, UnblockedAll};
 pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
 pub use services::Services;

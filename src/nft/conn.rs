@@ -48,7 +48,7 @@ const MAX_KEPT_BUFFER: usize = 1 << 20;
 /// The kernel has queued every answer when send returns; this is in case one does not.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Attempts of a dump that a transaction of another process interrupts.
-const MAX_DUMP_ATTEMPTS: u32 = 20;
+const MAX_DUMP_ATTEMPTS: u32 = 100;
 
 /// A connection. Not shared between threads: each has its own.
 pub struct Connection {

@@ -1,5 +1,7 @@
 //! Why the packet thread could not start.
 
+use crate::nft::{Connection, Ruleset};
+use crate::ruleset::SCHEMA;
 use crate::ruleset::messages::remedy;
 use crate::{capture, decoy, nft};
 
@@ -18,6 +20,21 @@ pub enum StartError {
     TableInUse(capture::Error),
     /// The table is another program's.
     ForeignTable,
+}
+
+impl StartError {
+    /// The same with the expressions of these rules that the kernel does not have, if it refused the
+    /// rules for want of some.
+    pub(crate) fn with_lacking(self, rules: &Ruleset) -> Self {
+        let Self::Nft(error) = self else { return self };
+        if !error.is_not_found() && !error.is_unsupported() {
+            return Self::Nft(error);
+        }
+        match Connection::open(SCHEMA).and_then(|mut kernel| kernel.lacking(rules)) {
+            Ok(lacking) if !lacking.is_empty() => Self::Lacks(lacking, error),
+            _ => Self::Nft(error),
+        }
+    }
 }
 
 impl std::fmt::Display for StartError {

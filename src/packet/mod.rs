@@ -37,10 +37,10 @@ use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, Nftables, Observer};
 use crate::engine::{Engine, MonoTime, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
-use crate::nft::{Connection, QueueBy, TableOwner};
+use crate::nft::{QueueBy, TableOwner};
 use crate::probe::{Probe, Transport};
+use crate::ruleset::messages;
 use crate::ruleset::reflex::Tally;
-use crate::ruleset::{SCHEMA, messages};
 use crate::store::clock::now;
 use crate::store::{EVIDENCE_MAX, Stored};
 use crate::sys::mailbox::Inbox;
@@ -105,14 +105,6 @@ impl PacketThread {
         let Setup { config, in_force, ephemeral } = setup;
         let engine = Engine::new(in_force.policy.clone(), seed);
         let drift = Drift::new(config.own_table);
-        let ruleset = in_force.ruleset.clone();
-        let refused = |error| {
-            let lacking = Connection::open(SCHEMA).and_then(|mut kernel| kernel.lacking(&ruleset));
-            match lacking {
-                Ok(lacking) if !lacking.is_empty() => StartError::Lacks(lacking, error),
-                _ => StartError::Nft(error),
-            }
-        };
         let mut enforcer = Enforcer::start(
             now(),
             kernel,
@@ -122,7 +114,7 @@ impl PacketThread {
             Earlier { table: &found, stored },
             drift,
         )
-        .map_err(refused)?;
+        .map_err(StartError::Nft)?;
         if config.own_table == OwnTable::Yes && enforcer.drift.owner != TableOwner::Owned {
             let text = "own_table: this kernel has no tables that are one program's and stay when it ends (Linux 6.9); others can change the table";
             enforcer.observer.notify(Notice::Warning(text.to_owned()));

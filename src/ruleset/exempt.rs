@@ -1,11 +1,10 @@
 //! Packets of what is never blocked: their scans are reported.
 
 use super::reflex::past_rate;
-use super::statements::{back, chain, goto, has_socket, is, is_in, is_protocol, rule};
+use super::statements::{back, chain, goto, has_socket, is_in, is_protocol, rule};
+use super::watch::{NO_SOURCES, of_types};
 use super::{Builder, SetId};
-use crate::nft::model::{
-    Chain, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, Rule, Selector, protocol,
-};
+use crate::nft::model::{Chain, Rule, Selector, protocol};
 
 /// Probes per second of sources that are never blocked, and how many at once: a scan is reported
 /// from a few, and theirs must not fill the receive buffer.
@@ -24,13 +23,7 @@ impl Builder<'_> {
             rule("", [is_protocol(protocol::UDP), has_socket(), back()]),
         ];
         let why = "such an address from the wire says nothing of its sender";
-        let kinds = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
-        rules.extend(
-            kinds
-                .into_iter()
-                .zip([why, "", "", ""])
-                .map(|(kind, why)| rule(why, [is(Selector::FibSaddrType, kind), back()])),
-        );
+        rules.extend(of_types(why, Selector::FibSaddrType, &NO_SOURCES, &back()));
         rules.extend(self.by_transport(EXEMPT_PROBE));
         chain(EXEMPT, rules)
     }

@@ -15,6 +15,11 @@ use crate::nft::model::{
 const NOT_LOCAL: &str = "not_local";
 const SPOOFED: &str = "spoofed";
 
+/// Types of addresses that more than one host has.
+const GROUPS: [u32; 3] = [RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+/// Types of addresses from which no packet comes over the wire.
+pub(super) const NO_SOURCES: [u32; 4] = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+
 impl Builder<'_> {
     /// What becomes of a packet whose source address is forged.
     fn forged(&self) -> Statement {
@@ -27,21 +32,12 @@ impl Builder<'_> {
     /// The routing lookup of a rule asks no table of a VRF. There, addresses of this host and of its
     /// neighbours look like any others.
     pub(super) fn group_and_spoofed(&self) -> [Chain; 2] {
-        let of = |selector, first, kinds: &[u32], verdict: &Statement| {
-            let whys = std::iter::once(first).chain(std::iter::repeat(""));
-            let rules = whys
-                .zip(kinds)
-                .map(|(why, kind)| rule(why, [is(selector, *kind), verdict.clone()]));
-            rules.collect()
-        };
-        let groups = [RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
         let why = "broadcast, multicast, anycast; others are addresses in a VRF";
-        let group = of(Selector::FibDaddrType, why, &groups, &accept());
-        let own_or_group = [RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
+        let groups = of_types(why, Selector::FibDaddrType, &GROUPS, &accept());
         let why =
             "an own, broadcast, multicast or anycast address from the wire; others are in a VRF";
-        let spoofed = of(Selector::FibSaddrType, why, &own_or_group, &self.forged());
-        [chain(NOT_LOCAL, group), chain(SPOOFED, spoofed)]
+        let spoofed = of_types(why, Selector::FibSaddrType, &NO_SOURCES, &self.forged());
+        [chain(NOT_LOCAL, groups), chain(SPOOFED, spoofed)]
     }
 
     pub(super) fn watch(&self) -> Chain {
@@ -53,7 +49,7 @@ impl Builder<'_> {
                 [is_not(Selector::PktType, PACKET_HOST), back()],
             ),
             rule(
-                "to many hosts, perhaps",
+                "no address of this host by the main routing tables",
                 [is_not(Selector::FibDaddrType, RTN_LOCAL), jump(NOT_LOCAL)],
             ),
         ]);
@@ -90,7 +86,10 @@ impl Builder<'_> {
         ));
         rules.push(rule("", [is_protocol(protocol::UDP), has_socket(), goto(OPEN)]));
         rules.extend([
-            rule("spoofed, perhaps", [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)]),
+            rule(
+                "no host's address by the main routing tables",
+                [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)],
+            ),
             rule(
                 "the unspecified address, which the routing lookup does not reject",
                 [is_from_unspecified(), self.forged()],
@@ -115,4 +114,16 @@ impl Builder<'_> {
             ),
         ]
     }
+}
+
+/// A rule for each of these types of addresses.
+pub(super) fn of_types(
+    why: &'static str,
+    selector: Selector,
+    types: &[u32],
+    verdict: &Statement,
+) -> Vec<Rule> {
+    let whys = std::iter::once(why).chain(std::iter::repeat(""));
+    let rule_for = |(why, kind): (_, &u32)| rule(why, [is(selector, *kind), verdict.clone()]);
+    whys.zip(types).map(rule_for).collect()
 }

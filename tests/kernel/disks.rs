@@ -8,29 +8,19 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portsentry::store;
 use support::daemon::{AT_DEFAULTS, Daemon};
 use support::scene::Scene;
-use support::{eventually, missing, run, schedule};
+use support::{done, eventually, missing, run, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "ping", "mount", "umount", "nsenter", "prlimit", "mkfifo"];
 const SCANNER: &str = "10.74.1.2";
 
 fn scene() -> Scene {
     Scene::new(&["10.74.1.1/24"], &["10.74.1.2/24"])
-}
-
-fn done(output: &Output) -> String {
-    let words = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success(), "{words}");
-    words
 }
 
 fn drop_table(scene: &Scene) {
@@ -509,7 +499,7 @@ fn a_state_directory_that_others_can_write_is_refused_and_no_link_is_followed() 
     if missing(TOOLS).is_some() {
         return;
     }
-    let nobody = 65_534;
+    let other_user = 65_534;
     let (scene, directory) = (scene(), directory());
     let path = directory.path().to_owned();
     let state = path.join("state");
@@ -520,7 +510,7 @@ fn a_state_directory_that_others_can_write_is_refused_and_no_link_is_followed() 
         (0o777, 0, "chmod go-w"),
         (0o1777, 0, "chmod go-w"),
         (0o775, 0, "chmod go-w"),
-        (0o755, nobody, "chown root:"),
+        (0o755, other_user, "chown root:"),
     ] {
         fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
         std::os::unix::fs::chown(&state, Some(owner), None).unwrap();
@@ -548,7 +538,7 @@ fn a_state_directory_that_others_can_write_is_refused_and_no_link_is_followed() 
     let make_link = || {
         let _ = fs::remove_file(&history);
         std::os::unix::fs::symlink(&victim, &history).unwrap();
-        std::os::unix::fs::lchown(&history, Some(nobody), None).unwrap();
+        std::os::unix::fs::lchown(&history, Some(other_user), None).unwrap();
     };
     make_link();
     let (status, said) = refused(&mut command(&scene, &path, &places, AT_DEFAULTS, &[]));

@@ -486,7 +486,7 @@ fn connection_tracking_is_told_of_when_it_begins_and_when_its_table_fills() {
     drop((listener, connections));
 }
 
-/// Only in the guest, whose modules are nobody else's.
+/// Only in the guest: other programs need the modules of this machine.
 #[test]
 fn a_missing_kernel_module_is_named_with_its_expression() {
     if std::env::var_os("PORTSENTRY_GUEST").is_none() {

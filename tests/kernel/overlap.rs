@@ -4,13 +4,12 @@
 use crate::support;
 
 use std::ops::Deref;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::daemon::Daemon;
 use support::scene::DEVICE;
-use support::{eventually, missing};
+use support::{done, eventually, missing};
 
 const TOOLS: &[&str] = &["ip", "nft", "ping"];
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -110,19 +109,6 @@ impl Scene {
         look(daemon, "after a second flush");
         assert!(!daemon.log().contains("File exists"), "{}", daemon.log());
     }
-}
-
-fn words(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-fn done(output: &Output) -> String {
-    assert!(output.status.success(), "{}", words(output));
-    words(output)
 }
 
 fn row(daemon: &Daemon<'_>, network: &str) -> Option<Value> {

@@ -7,13 +7,12 @@
 use crate::support;
 
 use std::os::unix::net::UnixDatagram;
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use portsentry::capture::nflog::{Listener, Settings};
 use support::daemon::Daemon;
 use support::scene::Scene;
-use support::{eventually, missing};
+use support::{done, eventually, missing, output_text};
 
 const HOST: &str = "10.67.1.1";
 const SCANNER: &str = "10.67.1.2";
@@ -23,18 +22,6 @@ fn scene() -> Scene {
     Scene::new(&["10.67.1.1/24", "fd67:1::1/64"], &["10.67.1.2/24", "fd67:77:0:1::2/64"])
         .with_prefixes(&["fd67:77::/32"])
         .with_route_to("fd67:1::/64")
-}
-
-fn output_text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-fn done(output: &Output) {
-    assert!(output.status.success(), "{}", output_text(output));
 }
 
 fn warnings(daemon: &Daemon<'_>) -> String {

@@ -13,7 +13,7 @@ use portsentry::config::Config;
 use portsentry::nft::{Connection, Element, ElementInfo, Key};
 use portsentry::ruleset::{self, SCHEMA, SetId};
 use support::daemon::Daemon;
-use support::{eventually, gap, missing, schedule};
+use support::{done, eventually, gap, missing, output_text, schedule};
 
 const HOST: &str = "10.68.1.1";
 const SCANNER: &str = "10.68.1.2";
@@ -94,18 +94,6 @@ fn without_blocks(block: &str) -> String {
         Some(at) if is_state => block[..at].trim().to_owned(),
         _ => block.trim_end_matches(['}', '\n', '\t']).to_owned(),
     }
-}
-
-fn output_text(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-fn done(output: &Output) {
-    assert!(output.status.success(), "{}", output_text(output));
 }
 
 fn repairs(daemon: &Daemon<'_>) -> u64 {

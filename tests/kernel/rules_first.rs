@@ -5,7 +5,6 @@ use crate::support;
 
 use std::net::Ipv4Addr;
 use std::ops::Deref;
-use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use portsentry::nft::{Connection, Key};
 use portsentry::ruleset::{SCHEMA, SetId};
 use support::daemon::Daemon;
 use support::scene::DEVICE;
-use support::{eventually, missing, schedule};
+use support::{done, eventually, missing, output_text, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping"];
 const SCANNER: &str = "10.67.1.2";
@@ -90,19 +89,6 @@ fn repairs(daemon: &Daemon<'_>) -> u64 {
     daemon.json(&["status"])["repairs"]["count"].as_u64().unwrap()
 }
 
-fn words(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-fn done(output: &Output) -> String {
-    assert!(output.status.success(), "{}", words(output));
-    words(output)
-}
-
 /// The warnings of `status`.
 fn warnings(daemon: &Daemon<'_>) -> String {
     daemon.json(&["status"])["warnings"].to_string()
@@ -117,7 +103,7 @@ fn longest_silence(daemon: &Daemon<'_>, is_over: &AtomicBool) -> (Duration, u32)
         // The one question that the packet thread alone answers: others read the kernel's sets, on
         // threads of their own.
         let answer = daemon.ctl(&["unblock", "192.0.2.250"]);
-        assert_eq!(answer.status.code(), Some(1), "{}", words(&answer));
+        assert_eq!(answer.status.code(), Some(1), "{}", output_text(&answer));
         longest = longest.max(asked.elapsed());
         answers += 1;
     }
@@ -285,8 +271,8 @@ fn a_reload_with_a_bound_below_the_blocks_is_refused_and_changes_nothing() {
     let chains = scene.chains();
     for _ in 0..2 {
         let refused = daemon.ctl(&["reload"]);
-        assert_eq!(refused.status.code(), Some(78), "{}", words(&refused));
-        let text = words(&refused);
+        assert_eq!(refused.status.code(), Some(78), "{}", output_text(&refused));
+        let text = output_text(&refused);
         assert!(text.contains("block.total is 10, and 60 blocks are in force"), "{text}");
         assert!(
             text.contains("set it to 60 or more") && text.contains("unblock"),

@@ -11,7 +11,6 @@ use crate::support;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,7 +19,7 @@ use portsentry::engine::{MonoTime, Offender, Reason, Source};
 use portsentry::store::{self, Block, Content, Mark};
 use support::daemon::Daemon;
 use support::scene::Scene;
-use support::{eventually, missing, run, schedule};
+use support::{done, eventually, missing, run, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
 const HOST: &str = "10.71.1.1";
@@ -36,16 +35,6 @@ fn scene() -> Scene {
 fn drop_table(scene: &Scene) {
     // It may be gone already.
     scene.host.run("nft", &["add table inet portsentry; delete table inet portsentry"]);
-}
-
-fn done(output: &Output) -> String {
-    let words = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(output.status.success(), "{words}");
-    words
 }
 
 fn kill(daemon: &mut Daemon<'_>) {

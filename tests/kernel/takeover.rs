@@ -127,8 +127,8 @@ fn is_history_line(line: &str, address: &str) -> bool {
         && port.parse::<u16>().is_ok()
 }
 
-/// A filter of fail2ban matches so many of these lines, and all but `missed`, if fail2ban is installed or `tests/run` has unpacked
-/// it in the target directory.
+/// A filter of fail2ban matches `lines` lines of the file and misses `missed`, if fail2ban is
+/// installed, or unpacked in the target directory by `tests/run`.
 fn fail2ban_finds(history: &Path, filter: &str, lines: usize, missed: usize) {
     let unpacked =
         Path::new(env!("CARGO_BIN_EXE_portsentry")).ancestors().nth(2).unwrap().join("fail2ban");

@@ -19,8 +19,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portsentry::config::{Config, Ipv6Accounts, OwnTable, UnprovenAction};
 use portsentry::enforce::{
-    Author, BlockError, Change, Drift, Dump, Earlier, Enforcer, Hold, InForce, Kernel, News,
-    Observer, Services, Wanted,
+    Author, BLOCKED, BlockError, Change, Drift, Dump, Earlier, Enforcer, HOSTS, Hold, InForce,
+    Kernel, News, Observer, Services, Wanted,
 };
 use portsentry::engine::{Action, AllowList, Engine, MonoTime, Policy, Refusal, Report, Source};
 use portsentry::journal::Notice;
@@ -41,15 +41,6 @@ const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
 const ENFILE: i32 = 23;
 
-const BLOCKED: [SetId; 6] = [
-    SetId::Blocked4,
-    SetId::Blocked6,
-    SetId::Unproven4,
-    SetId::Unproven6,
-    SetId::BlockedNets4,
-    SetId::BlockedNets6,
-];
-const HOSTS: [SetId; 4] = [SetId::Blocked4, SetId::Blocked6, SetId::Unproven4, SetId::Unproven6];
 const ALLOWED: [SetId; 2] = [SetId::Allowed4, SetId::Allowed6];
 
 /// Clocks and the moments between an order and its answer: so near an end an address may be dropped

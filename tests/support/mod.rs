@@ -94,6 +94,19 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     reason
 }
 
+/// What a program printed, errors last.
+pub fn output_text(output: &Output) -> String {
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    format!("{out}{err}")
+}
+
+/// What a program printed, which must have succeeded.
+pub fn done(output: &Output) -> String {
+    let text = output_text(output);
+    assert!(output.status.success(), "{text}");
+    text
+}
+
 /// Prints that a test cannot run, and why.
 pub fn skip(reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "SKIP {reason}: not in CI");

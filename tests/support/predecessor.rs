@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::netns::Namespace;
-use super::{eventually, output, run, skip};
+use super::{done, eventually, output, run, skip};
 
 /// Debian's package, unpacked.
 pub struct Package {
@@ -387,13 +387,6 @@ impl Machine<'_> {
     pub fn import(&self, arguments: &[&str]) -> String {
         let mut words = vec!["import", "/etc/portsentry/portsentry.conf"];
         words.extend_from_slice(arguments);
-        let imported = self.output(env!("CARGO_BIN_EXE_portsentryctl"), &words);
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&imported.stdout),
-            String::from_utf8_lossy(&imported.stderr)
-        );
-        assert!(imported.status.success(), "{said}");
-        said
+        done(&self.output(env!("CARGO_BIN_EXE_portsentryctl"), &words))
     }
 }

@@ -213,7 +213,7 @@ fn what_the_unit_refuses_is_found_and_what_a_drop_in_grants_is_not() {
         assert!(findings[0].starts_with(&start) && findings[0].contains(found), "{findings:?}");
         let granted = told(yaml, &unit(&format!("[Service]\n{grant}\n")));
         assert_eq!(granted, [""; 0], "{yaml} with {grant}");
-        // Nobody said that this configuration is for the unit of the package.
+        // The unit of the package is only assumed, so it is a warning.
         let shipped = told(yaml, &Unit::shipped());
         assert!(
             shipped.len() == 1 && shipped[0].starts_with("warning under the unit of this package"),
