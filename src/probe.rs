@@ -59,6 +59,35 @@ impl fmt::Display for Port {
     }
 }
 
+/// Text that is no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoPort;
+
+impl fmt::Display for NoPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a port: write tcp/22, udp/53, or 22 for TCP")
+    }
+}
+
+impl std::error::Error for NoPort {}
+
+impl FromStr for Port {
+    type Err = NoPort;
+
+    /// Reads `tcp/22` or `udp/53`; a number alone is a port of TCP.
+    fn from_str(text: &str) -> Result<Self, NoPort> {
+        let (transport, number) = text.split_once('/').unwrap_or(("tcp", text));
+        let transport = [Transport::Tcp, Transport::Udp]
+            .into_iter()
+            .find(|known| known.name() == transport)
+            .ok_or(NoPort)?;
+        match number.parse() {
+            Ok(number @ 1..) => Ok(Self { transport, number }),
+            _ => Err(NoPort),
+        }
+    }
+}
+
 /// The kind of scan that a probe belongs to, by nmap's names.
 ///
 /// An ACK and a Window scan send the same packet and differ in how the scanner reads the answer:

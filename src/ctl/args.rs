@@ -1,5 +1,6 @@
 //! The command line: a subcommand for each request.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use crate::config::classic::Modes;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::protocol::{REASON_MAX, Target};
+use crate::probe::Port;
 
 /// Show and change what the PortSentry daemon blocks.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -41,6 +43,16 @@ pub enum Command {
         /// The address.
         #[arg(value_name = "ADDR")]
         address: Target,
+    },
+    /// Say what would happen to packets of an address: whether it is blocked, slowed or never
+    /// blocked, and what each port would answer.
+    Test {
+        /// The address.
+        #[arg(value_name = "ADDR")]
+        address: IpAddr,
+        /// Ports of this host: 22 or tcp/22, udp/53.
+        #[arg(value_name = "PORT")]
+        ports: Vec<Port>,
     },
     /// Block an address or a network.
     Block {

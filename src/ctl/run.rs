@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::table::Table;
 use super::{check, import, show, status};
 use crate::control::client::{ANSWER_TIMEOUT, Client};
-use crate::control::protocol::{Reply, Request, Stamp};
+use crate::control::protocol::{PortName, Reply, Request, Stamp};
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
 
@@ -29,6 +29,10 @@ pub(super) fn run(
         Command::Status => Request::Status {},
         Command::List => Request::List {},
         Command::Show { address } => Request::Show { address: *address },
+        Command::Test { address, ports } => Request::Test {
+            address: *address,
+            ports: ports.iter().copied().map(PortName).collect(),
+        },
         Command::Block { address, time, reason } => Request::Block {
             address: *address,
             seconds: time.as_ref().map(Duration::as_secs),
@@ -70,6 +74,9 @@ pub(super) fn run(
         }
         (Request::Show { .. }, Reply::Shown(shown)) => {
             print(out, json, &shown, |out| show::shown(out, &shown, zone))?
+        }
+        (Request::Test { .. }, Reply::Tested(tested)) => {
+            print(out, json, &tested, |out| show::tested(out, &tested, zone))?
         }
         (Request::AllowList {}, Reply::Allowed { mut rows }) => {
             rows.sort_by(|a, b| (a.address, &a.origin).cmp(&(b.address, &b.origin)));

@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::table::{Align, Table};
 use crate::control::protocol::{
-    AllowRow, BlockRow, Cause, HistoryRow, Proof, Reflex, Responses, Shown, Stamp, State, Status,
-    Tracked,
+    AllowRow, BlockRow, Cause, HistoryRow, Outcome, PortName, PortUse, Proof, Reflex, Responses,
+    Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort, Tracked,
 };
 use crate::journal::format::{duration, printable};
+use crate::probe::Transport;
 
 /// Time zone of the output.
 #[derive(Debug, Clone)]
@@ -255,6 +256,95 @@ fn address(row: &BlockRow) -> String {
     }
 }
 
+/// The lines about a block.
+fn block_details(out: &mut dyn Write, block: &BlockRow, zone: &Zone) -> io::Result<()> {
+    pair(out, "cause", cause(block.cause))?;
+    pair(out, "reason", &block.reason)?;
+    pair(out, "since", &zone.stamp(block.since))?;
+    let end = ends_in(block.expires_in);
+    let at = block.until.map(|until| format!("{end}, at {}", zone.stamp(Some(until))));
+    pair(out, "ends in", &at.unwrap_or(end))?;
+    if let Some(packets) = block.packets {
+        pair(out, "dropped", &count(packets, "packet"))?;
+    }
+    if block.renewals > 0 {
+        pair(out, "renewed", &count(block.renewals.into(), "time"))?;
+    }
+    Ok(())
+}
+
+/// The lines about what an address is exempt from.
+fn exemptions(
+    out: &mut dyn Write,
+    exempt_from: Option<&Target>,
+    allowed: Option<&AllowRow>,
+    zone: &Zone,
+) -> io::Result<()> {
+    if let Some(network) = exempt_from {
+        pair(out, "exempt from", &format!("the block of {network}"))?;
+    }
+    if let Some(allowed) = allowed {
+        let seen = match allowed.last_seen {
+            Some(Stamp(at)) => format!(", last seen {}", zone.time(at)),
+            None => String::new(),
+        };
+        pair(out, "never block", &format!("{} ({}{seen})", allowed.address, allowed.origin))?;
+    }
+    Ok(())
+}
+
+/// Prints what would happen to packets of an address.
+pub(super) fn tested(out: &mut dyn Write, tested: &Tested, zone: &Zone) -> io::Result<()> {
+    let address = tested.address;
+    match tested.standing {
+        Standing::Counted => writeln!(out, "{address} is not blocked; its probes count."),
+        Standing::Allowed => writeln!(out, "{address} is never blocked."),
+        Standing::Slowed => writeln!(
+            out,
+            "{address} is slowed: its probes are dropped, its new connections wait for a second, all else passes."
+        ),
+        Standing::Unproven => writeln!(out, "{address} is blocked: what it opens is dropped."),
+        Standing::Blocked => writeln!(out, "{address} is blocked: all of its packets are dropped."),
+    }?;
+    if tested.observed {
+        pair(out, "mode", "observe: nothing is dropped")?;
+    }
+    if let Some(block) = &tested.block {
+        block_details(out, block, zone)?;
+    }
+    exemptions(out, tested.exempt_from.as_ref(), tested.allowed.as_ref(), zone)?;
+    if tested.standing != Standing::Allowed {
+        let Tested { touched, trigger, .. } = tested;
+        let ports = count(*touched, "closed port");
+        pair(out, "touched", &format!("{ports}; more than {trigger} are a scan"))?;
+    }
+    for TestedPort { port: PortName(port), use_of, outcome, is_probe } in &tested.ports {
+        let use_of = match use_of {
+            PortUse::Service => "of a service",
+            PortUse::Decoy => "a decoy answers",
+            PortUse::Watched => "closed, watched",
+            PortUse::Unwatched => "not watched",
+        };
+        let outcome = match outcome {
+            Outcome::Passes => "passes",
+            Outcome::Waits if port.transport == Transport::Udp => "passes at a low rate",
+            Outcome::Waits => "passes when it is retransmitted, after a second",
+            Outcome::Decoy => "gets a connection",
+            Outcome::EitherWay => {
+                "is dropped, or answered as closed ports answer (a random half is)"
+            }
+            Outcome::Dropped => "is dropped",
+        };
+        let probe = match (is_probe, tested.standing) {
+            (false, _) => "",
+            (true, Standing::Allowed) => "; reported",
+            (true, _) => "; counts as a probe",
+        };
+        pair(out, &port.to_string(), &format!("{use_of}: {outcome}{probe}"))?;
+    }
+    Ok(())
+}
+
 /// Prints the state of an address.
 pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Result<()> {
     match &shown.block {
@@ -263,34 +353,14 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
             if block.address != shown.address {
                 pair(out, &format!("{} as", state(block.state)), &address(block))?;
             }
-            pair(out, "cause", cause(block.cause))?;
-            pair(out, "reason", &block.reason)?;
-            pair(out, "since", &zone.stamp(block.since))?;
-            let end = ends_in(block.expires_in);
-            let at = block.until.map(|until| format!("{end}, at {}", zone.stamp(Some(until))));
-            pair(out, "ends in", &at.unwrap_or(end))?;
-            if let Some(packets) = block.packets {
-                pair(out, "dropped", &count(packets, "packet"))?;
-            }
-            if block.renewals > 0 {
-                pair(out, "renewed", &count(block.renewals.into(), "time"))?;
-            }
+            block_details(out, block, zone)?;
             if let Some(evidence) = shown.proof {
                 pair(out, "proof", &proof(evidence))?;
             }
         }
         None => writeln!(out, "{} is not blocked.", shown.address)?,
     }
-    if let Some(network) = &shown.exempt_from {
-        pair(out, "exempt from", &format!("the block of {network}"))?;
-    }
-    if let Some(allowed) = &shown.allowed {
-        let seen = match allowed.last_seen {
-            Some(Stamp(at)) => format!(", last seen {}", zone.time(at)),
-            None => String::new(),
-        };
-        pair(out, "never block", &format!("{} ({}{seen})", allowed.address, allowed.origin))?;
-    }
+    exemptions(out, shown.exempt_from.as_ref(), shown.allowed.as_ref(), zone)?;
     if shown.touched > 0 || !shown.ports.is_empty() {
         let total = shown.touched.max(u64::try_from(shown.ports.len()).unwrap_or(u64::MAX));
         pair(

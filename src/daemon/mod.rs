@@ -20,6 +20,7 @@ mod requests;
 mod rows;
 mod status;
 mod supervisor;
+mod tested;
 mod view;
 
 use std::ffi::OsString;

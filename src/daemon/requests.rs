@@ -4,6 +4,7 @@
 //! read from the kernel at that moment.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +15,22 @@ use super::protected::ProtectionReason;
 use super::rows::{MEND, details, kernel, proof, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
+use super::tested::tested;
 use super::view::SharedView;
 use crate::config::{Config, Mode};
 use crate::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, Refusal,
-    Reply, Request, Shown, Stamp, State, Status, Target,
+    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, PortName,
+    Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status, Target, Tested,
 };
 use crate::enforce::{BlockError, Place, Placement, UnblockedAll, view};
-use crate::engine::{Source, Unblocked};
+use crate::engine::{AccountView, Source, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::history;
 use crate::nft::text::Form;
 use crate::nft::{Connection, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
 use crate::packet::command::{Command, Known};
-use crate::probe::ScanKind;
+use crate::probe::{Port, ScanKind};
 use crate::ruleset::SCHEMA;
 use crate::sys::mailbox::Link;
 
@@ -37,6 +39,18 @@ use crate::sys::mailbox::Link;
 const HISTORY_MAX: usize = 100_000;
 
 const SECONDS_PER_DAY: u64 = 86_400;
+
+/// What is known of an address.
+struct Found {
+    account: Option<AccountView>,
+    blocks_before: u32,
+    allowed: Option<AllowRow>,
+    /// The block over it, or how it is slowed.
+    block: Option<BlockRow>,
+    exempt_from: Option<Target>,
+    /// Of a slowed source.
+    proof: Option<Proof>,
+}
 
 /// Answers requests from what the threads know and what the kernel's sets hold.
 pub(super) struct RequestHandler {
@@ -65,6 +79,10 @@ impl RequestHandler {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
+            Request::Test { address, ports } => {
+                let ports: Vec<Port> = ports.into_iter().map(|PortName(port)| port).collect();
+                Reply::Tested(Box::new(self.test(address, &ports)?)).into()
+            }
             Request::Block { address, seconds, reason } => {
                 done(self.block(address, seconds, reason)?)
             }
@@ -180,19 +198,8 @@ impl RequestHandler {
             let remedy = "\"portsentryctl list\" shows networks";
             return Err(Refusal::new(Kind::BadRequest, "show takes one address", remedy));
         };
-        let Known { account, blocks_before, slowed } =
-            self.packets.ask(|answer| Command::Account(address, answer))?;
-        let allowed = {
-            let protected = Arc::clone(&self.view.lock().protected);
-            let entry = protected.iter().find(|(network, _)| network.contains(&address));
-            entry.map(|entry| self.allow_row(entry))
-        };
-        // The rules accept a never-blocked address before they look for a block around it.
-        let (block, exempt_from) =
-            if allowed.is_some() { (None, None) } else { self.block_over(target)? };
-        let slowed = slowed.filter(|_| allowed.is_none());
-        let block = block.or_else(|| slowed.as_ref().map(slowed_row));
-        let is_slowed = block.as_ref().is_some_and(|block| block.state == State::Slowed);
+        let found = self.look_up(address)?;
+        let Found { account, blocks_before, allowed, block, exempt_from, proof } = found;
         let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
         if !is_known && block.is_none() && exempt_from.is_none() {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
@@ -211,8 +218,72 @@ impl RequestHandler {
             first_seen: account.as_ref().map(|account| time_of_day(account.first)),
             last_seen: account.as_ref().map(|account| time_of_day(account.last)),
             blocks_before: u64::from(blocks_before),
-            proof: slowed.as_ref().filter(|_| is_slowed).map(|(view, _)| proof(view)),
+            proof,
             block,
+        })
+    }
+
+    /// What is known of an address, and how the rules treat it.
+    fn look_up(&mut self, address: IpAddr) -> Result<Found, Refusal> {
+        let Known { account, blocks_before, slowed } =
+            self.packets.ask(|answer| Command::Account(address, answer))?;
+        let allowed = {
+            let protected = Arc::clone(&self.view.lock().protected);
+            let entry = protected.iter().find(|(network, _)| network.contains(&address));
+            entry.map(|entry| self.allow_row(entry))
+        };
+        // The rules accept a never-blocked address before they look for a block around it.
+        let (block, exempt_from) = if allowed.is_some() {
+            (None, None)
+        } else {
+            self.block_over(Target::Address(address))?
+        };
+        let slowed = slowed.filter(|_| allowed.is_none() && block.is_none());
+        let proof = slowed.as_ref().map(|(view, _)| proof(view));
+        let block = block.or_else(|| slowed.as_ref().map(slowed_row));
+        Ok(Found { account, blocks_before, allowed, block, exempt_from, proof })
+    }
+
+    /// Whether an unproven block has a set of its own, rather than one that drops everything.
+    fn stops_only_openings(&self, row: &BlockRow) -> bool {
+        let source = row.address.source(self.config().block.ipv6.first);
+        matches!(self.placement().place(source, true), Place::Host(..))
+    }
+
+    fn test(&mut self, address: IpAddr, ports: &[Port]) -> Result<Tested, Refusal> {
+        let Found { account, allowed, block, exempt_from, .. } = self.look_up(address)?;
+        let config = self.config();
+        let is_observed = config.mode == Mode::Observe;
+        // Elements of earlier blocks drop nothing in observe mode.
+        let block = block.filter(|_| !is_observed);
+        let standing = match &block {
+            _ if allowed.is_some() => Standing::Allowed,
+            Some(row) if row.state == State::Slowed => Standing::Slowed,
+            Some(row) if row.cause == Cause::Unproven && self.stops_only_openings(row) => {
+                Standing::Unproven
+            }
+            Some(_) => Standing::Blocked,
+            None => Standing::Counted,
+        };
+        let is_silent =
+            config.allow.iter().any(|entry| entry.silent && entry.network.contains(&address));
+        let tested = ports
+            .iter()
+            .map(|port| {
+                let is_service = view::is_service(self.connection()?, *port).map_err(kernel)?;
+                Ok(tested(&config, (standing, is_silent), *port, is_service))
+            })
+            .collect::<Result<_, Refusal>>()?;
+        Ok(Tested {
+            address: Target::Address(address),
+            standing,
+            observed: is_observed,
+            allowed,
+            block,
+            exempt_from,
+            touched: account.map_or(0, |account| account.ports.len() as u64),
+            trigger: config.scan_trigger.into(),
+            ports: tested,
         })
     }
 

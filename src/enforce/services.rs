@@ -85,6 +85,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 }
 
 /// The key of a port in the set of services.
-fn service_key(port: Port) -> Option<Key> {
+pub(super) fn service_key(port: Port) -> Option<Key> {
     Some(Key::Service(protocol_number(port.transport)?, port.number))
 }

@@ -7,8 +7,11 @@ use ipnet::IpNet;
 
 use super::element::{HOSTS, Placement, adopted};
 use super::networks::{Family, Span, merged};
+use super::services::service_key;
 use crate::engine::Source;
 use crate::nft::{Connection, ElementInfo, Error};
+use crate::probe::Port;
+use crate::ruleset::SetId;
 use crate::store::Block;
 
 /// The blocked hosts, each with its element. Elements that no rule looks up are left out.
@@ -31,6 +34,15 @@ pub(crate) fn hosts(
         }
     }
     Ok(all)
+}
+
+/// Whether the rules know a port as that of a service.
+///
+/// # Errors
+/// When the set cannot be read.
+pub(crate) fn is_service(connection: &mut Connection, port: Port) -> Result<bool, Error> {
+    let Some(key) = service_key(port) else { return Ok(false) };
+    Ok(connection.get_element(SetId::Services, key)?.is_some())
 }
 
 /// The intervals of the sets of blocked networks.

@@ -119,6 +119,52 @@ fn status_list_and_show_tell_slowed_proven_and_ordered_apart() {
     assert!(text.contains("so it does not see our answers"), "{text}");
 }
 
+#[test]
+fn what_is_told_of_a_packet_to_come_is_what_becomes_of_it() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let _service = scene.host.enter(|| std::net::TcpListener::bind("0.0.0.0:80").unwrap());
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let test = |address: &str| {
+        let tested = daemon.json(&["test", address, "80", "23", "udp/7", "8080"]);
+        let outcomes = tested["ports"].as_array().unwrap().iter();
+        let outcomes: Vec<String> =
+            outcomes.map(|port| port["outcome"].as_str().unwrap().to_owned()).collect();
+        (tested["standing"].as_str().unwrap().to_owned(), outcomes.join(" "))
+    };
+    // Seconds until a connection to a port was there; `None` if there was none within two.
+    let connect = |port: u16| {
+        let began = std::time::Instant::now();
+        let to = std::net::SocketAddr::new(HOST.parse().unwrap(), port);
+        let limit = Duration::from_secs(2);
+        let done = scene.scanner.enter(|| std::net::TcpStream::connect_timeout(&to, limit));
+        done.is_ok().then(|| began.elapsed().as_secs_f64())
+    };
+    let known = |of: &str| eventually(Duration::from_secs(10), || test(of).1.starts_with("passes"));
+    assert!(known(SCANNER), "the service becomes known");
+    assert_eq!(test(SCANNER), ("counted".into(), "passes dropped dropped passes".into()));
+    assert!(connect(80).is_some_and(|seconds| seconds < 0.5));
+    assert_eq!(connect(23), None);
+
+    forge(&scene, SCANNER, ["20", "79"], "1", "1");
+    wait_for_state(&daemon, SCANNER, "slowed", false);
+    assert_eq!(test(SCANNER), ("slowed".into(), "waits either_way dropped passes".into()));
+    let waited = connect(80);
+    assert!(waited.is_some_and(|seconds| seconds > 0.9), "{waited:?}");
+
+    assert!(daemon.ctl(&["block", SCANNER]).status.success());
+    assert_eq!(test(SCANNER), ("blocked".into(), "dropped dropped dropped dropped".into()));
+    assert_eq!(connect(80), None);
+
+    assert!(daemon.ctl(&["allow", "add", SCANNER]).status.success());
+    assert_eq!(test(SCANNER), ("allowed".into(), "passes passes passes passes".into()));
+    assert!(connect(80).is_some_and(|seconds| seconds < 0.5));
+    let text = String::from_utf8(daemon.ctl(&["test", SCANNER, "23"]).stdout).unwrap();
+    assert!(text.contains("is never blocked") && text.contains("reported"), "{text}");
+}
+
 // P3
 #[test]
 fn the_command_runs_for_slowed_sources_where_it_is_chosen() {

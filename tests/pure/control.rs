@@ -126,6 +126,40 @@ fn the_state_of_an_address_is_shown() {
 }
 
 #[test]
+fn what_would_happen_to_an_address_is_told_port_by_port() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    assert_eq!(
+        daemon.ctl("test 10.77.1.1 23 tcp/22 udp/5353 443 udp/53").1,
+        "\
+10.77.1.1 is slowed: its probes are dropped, its new connections wait for a second, all else passes.
+  cause        unproven
+  reason       syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+  since        2026-11-20 15:26:40
+  ends in      58 s, at 2026-11-20 15:27:38
+  touched      3 closed ports; more than 2 are a scan
+  tcp/23       closed, watched: is dropped, or answered as closed ports answer (a random half is); counts as a probe
+  tcp/22       of a service: passes when it is retransmitted, after a second
+  udp/5353     not watched: passes
+  tcp/443      closed, watched: is dropped, or answered as closed ports answer (a random half is); counts as a probe
+  udp/53       of a service: passes at a low rate
+"
+    );
+    let tested = json(&daemon.ctl("test --json 10.77.1.1 23").1);
+    let port = serde_json::json!({
+        "port": "tcp/23", "use": "watched", "outcome": "either_way", "is_probe": true
+    });
+    assert_eq!((&tested["standing"], &tested["ports"][0]), (&"slowed".into(), &port));
+    for wrong in ["0", "65536", "ssh", "tcp/", "sctp/22", "tcp/22/1", "-1"] {
+        let (code, out, err) = daemon.ctl(&format!("test 10.77.1.1 {wrong}"));
+        assert_eq!((code, out.as_str()), (64, ""), "{wrong}: {err}");
+    }
+    assert_eq!(daemon.ctl("test 192.0.2.0/24").0, 64);
+    let many = "1 ".repeat(101);
+    let (code, _, err) = daemon.ctl(&format!("test 10.77.1.1 {many}"));
+    assert_eq!((code, err.contains("test 100 at a time")), (64, true), "{err}");
+}
+
+#[test]
 fn every_request_reaches_the_daemon_as_it_was_meant() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     for (line, request, code) in [

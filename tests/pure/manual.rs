@@ -22,8 +22,9 @@ use portsentry::config::{
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, BlockRow, Cause, Causes, HistoryRow, Proof, Queues, Reflex, Reply, Shown, Stamp,
-    State, Status, Target, Tracked, Watching,
+    AllowRow, BlockRow, Cause, Causes, HistoryRow, Outcome, PortName, PortUse, Proof, Queues,
+    Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort, Tracked,
+    Watching,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -715,6 +716,23 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         blocks_before: 0,
         proof: Some(Proof { bits: 9, needed: 16, silent: 9, answered: 0, blind: false }),
     };
+    let port = TestedPort {
+        port: PortName("tcp/1".parse().unwrap()),
+        use_of: PortUse::Watched,
+        outcome: Outcome::Dropped,
+        is_probe: true,
+    };
+    let tested = Tested {
+        address,
+        standing: Standing::Counted,
+        observed: false,
+        allowed: None,
+        block: None,
+        exempt_from: None,
+        touched: 1,
+        trigger: 2,
+        ports: vec![port],
+    };
     let done = Reply::Done { message: "done".into() };
     let classic = path("tests/classic/upstream.conf");
     let classic = classic.to_str().unwrap();
@@ -728,6 +746,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("status", shown(&Reply::Status(Box::new(status)), &["status"])),
         ("list", shown(&Reply::Blocks { rows: vec![block], more: false }, &["list"])),
         ("show", shown(&Reply::Shown(Box::new(known)), &["show", "192.0.2.7"])),
+        ("test", shown(&Reply::Tested(Box::new(tested)), &["test", "192.0.2.7", "1"])),
         ("allow list", shown(&Reply::Allowed { rows: vec![allowed] }, &["allow", "list"])),
         ("history", shown(&Reply::History { rows: vec![history], more: false }, &["history"])),
         ("rules", shown(&Reply::Rules { text: "table".into() }, &["rules"])),
@@ -758,5 +777,5 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         documents.iter().map(|(name, document)| ((*name).to_owned(), keys_of(document))).collect();
     assert_eq!(told, wanted);
     assert_eq!(wanted.len() + 1, commands().len(), "a command whose output nobody looked at");
-    assert_eq!(json!({"message": "done"}), documents[8].1);
+    assert_eq!(json!({"message": "done"}), documents[9].1);
 }

@@ -11,16 +11,18 @@ mod request;
 mod stamp;
 mod status;
 mod target;
+mod tested;
 
 pub use line::{REPLY_MAX, VERSION, event_line, line};
 pub use refusal::{Kind, Refusal};
 pub use reply::{AllowRow, BlockRow, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown, State};
-pub use request::{REASON_MAX, REQUEST_MAX, Request};
+pub use request::{PORTS_MAX, REASON_MAX, REQUEST_MAX, Request};
 pub use stamp::Stamp;
 pub use status::{
     Causes, Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
 };
 pub use target::{NoTarget, Target};
+pub use tested::{Outcome, PortName, PortUse, Standing, Tested, TestedPort};
 
 #[cfg(test)]
 mod tests;

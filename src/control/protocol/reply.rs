@@ -7,6 +7,7 @@ use super::refusal::Refusal;
 use super::stamp::Stamp;
 use super::status::Status;
 use super::target::Target;
+use super::tested::Tested;
 use crate::journal::history;
 
 /// Rows of a list in one line: some ten kilobytes.
@@ -27,6 +28,8 @@ pub enum Reply {
     },
     /// The state of an address.
     Shown(Box<Shown>),
+    /// What would happen to packets of an address.
+    Tested(Box<Tested>),
     /// The change was made.
     Done {
         /// A message for people.

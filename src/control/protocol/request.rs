@@ -1,5 +1,7 @@
 //! Requests of clients. The server checks the client's permission.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -7,12 +9,16 @@ use super::line::VERSION;
 use super::refusal::{Kind, Refusal};
 use super::stamp::Stamp;
 use super::target::Target;
+use super::tested::PortName;
 
 /// Longest request, in bytes, its line end included.
 pub const REQUEST_MAX: usize = 64 << 10;
 
 /// Longest reason of a manual block, in bytes: it follows a short prefix in the element's comment.
 pub const REASON_MAX: usize = 100;
+
+/// Most ports that one request tests.
+pub const PORTS_MAX: usize = 100;
 
 /// A request; its name is in the JSON key `do`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +33,15 @@ pub enum Request {
     Show {
         /// Address or network.
         address: Target,
+    },
+    /// Say what would happen to packets of an address. Answered by
+    /// [`Reply::Tested`](super::Reply::Tested).
+    Test {
+        /// The address.
+        address: IpAddr,
+        /// Ports of this host that it would send them to, `tcp/22`; [`PORTS_MAX`] at most.
+        #[serde(default)]
+        ports: Vec<PortName>,
     },
     /// Block. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged it.
     Block {
@@ -89,6 +104,7 @@ impl Request {
             Self::Status {}
                 | Self::List {}
                 | Self::Show { .. }
+                | Self::Test { .. }
                 | Self::AllowList {}
                 | Self::Rules {}
                 | Self::History { .. }
@@ -135,6 +151,13 @@ impl Request {
                 ),
                 "say it in one short line",
             ));
+        }
+        if let Self::Test { ports, .. } = &request
+            && ports.len() > PORTS_MAX
+        {
+            let message = format!("{} ports are more than a request has room for", ports.len());
+            let remedy = format!("test {PORTS_MAX} at a time");
+            return Err(Refusal::new(Kind::BadRequest, message, remedy));
         }
         Ok(request)
     }

@@ -11,8 +11,8 @@ use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow, Intake,
-    Kind, Refusal, Reply, Request, Responses, Server, Shown, Stamp, State, Status, Store, Target,
-    Tracked, Watching, listen,
+    Kind, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Standing,
+    State, Status, Store, Target, Tested, TestedPort, Tracked, Watching, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::history::State as Past;
@@ -189,6 +189,37 @@ impl Handler for FakeHandler {
                 .into(),
                 None => no("nothing is known of it").into(),
             },
+            Request::Test { address, ports } => {
+                let outcomes = [Outcome::EitherWay, Outcome::Waits, Outcome::Passes];
+                let uses = [PortUse::Watched, PortUse::Service, PortUse::Unwatched];
+                let tested = |(at, port)| TestedPort {
+                    port,
+                    use_of: uses[at % 3],
+                    outcome: outcomes[at % 3],
+                    is_probe: at % 3 == 0,
+                };
+                Reply::Tested(Box::new(Tested {
+                    address: Target::Address(address),
+                    standing: Standing::Slowed,
+                    observed: false,
+                    allowed: None,
+                    block: Some(BlockRow {
+                        state: State::Slowed,
+                        packets: None,
+                        ..row(
+                            "10.77.1.1",
+                            Some(58),
+                            0,
+                            "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3",
+                        )
+                    }),
+                    exempt_from: None,
+                    touched: 3,
+                    trigger: 2,
+                    ports: ports.into_iter().enumerate().map(tested).collect(),
+                }))
+                .into()
+            }
             Request::Block { address, seconds, reason } => {
                 Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }
                     .into()

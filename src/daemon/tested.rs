@@ -1,0 +1,103 @@
+//! What the rules do with a packet that opens a connection, for `portsentryctl test`.
+
+use crate::config::{ClosedPorts, Config, Mode};
+use crate::control::{Outcome, PortName, PortUse, Standing, TestedPort};
+use crate::probe::{Port, Transport};
+
+/// What happens to a packet to `port` of a source of this standing; `is_service`: the rules know the
+/// port as a service's. `is_silent`: the source is on the allow list as one that is not reported.
+pub(super) fn tested(
+    config: &Config,
+    (standing, is_silent): (Standing, bool),
+    port: Port,
+    is_service: bool,
+) -> TestedPort {
+    let protocol = if port.transport == Transport::Udp { &config.udp } else { &config.tcp };
+    let use_of = match is_service {
+        true => PortUse::Service,
+        false if !protocol.watched().contains(port.number) => PortUse::Unwatched,
+        false if config.has_decoys(protocol) => PortUse::Decoy,
+        false => PortUse::Watched,
+    };
+    let is_closed = matches!(use_of, PortUse::Decoy | PortUse::Watched);
+    TestedPort {
+        port: PortName(port),
+        use_of,
+        outcome: outcome(config, standing, port.transport, use_of),
+        is_probe: is_closed && standing != Standing::Blocked && !is_silent,
+    }
+}
+
+fn outcome(config: &Config, standing: Standing, transport: Transport, use_of: PortUse) -> Outcome {
+    use {Outcome as To, PortUse as Of, Standing as By};
+    if config.mode == Mode::Observe {
+        return To::Passes;
+    }
+    match (standing, use_of) {
+        (By::Blocked | By::Unproven, _) => To::Dropped,
+        (By::Slowed, Of::Service) => To::Waits,
+        (By::Allowed, _) | (_, Of::Service | Of::Unwatched) => To::Passes,
+        (_, Of::Decoy) => To::Decoy,
+        (By::Slowed, Of::Watched) => match (config.closed_ports, transport) {
+            (ClosedPorts::Pass, _) => To::Passes,
+            (_, Transport::Tcp) => To::EitherWay,
+            _ => To::Dropped,
+        },
+        (By::Counted, Of::Watched) if config.drops_probes() => To::Dropped,
+        (By::Counted, Of::Watched) => To::Passes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(config: &Config, standing: Standing, port: &str, is_service: bool) -> TestedPort {
+        tested(config, (standing, false), port.parse().unwrap(), is_service)
+    }
+
+    #[test]
+    fn each_standing_and_use_has_its_outcome() {
+        let config = Config::default();
+        let cases = [
+            (Standing::Counted, "23", false, PortUse::Watched, Outcome::Dropped, true),
+            (Standing::Counted, "udp/7", false, PortUse::Watched, Outcome::Dropped, true),
+            (Standing::Counted, "22", true, PortUse::Service, Outcome::Passes, false),
+            (Standing::Counted, "8080", false, PortUse::Unwatched, Outcome::Passes, false),
+            (Standing::Allowed, "23", false, PortUse::Watched, Outcome::Passes, true),
+            (Standing::Slowed, "23", false, PortUse::Watched, Outcome::EitherWay, true),
+            (Standing::Slowed, "udp/7", false, PortUse::Watched, Outcome::Dropped, true),
+            (Standing::Slowed, "22", true, PortUse::Service, Outcome::Waits, false),
+            (Standing::Slowed, "8080", false, PortUse::Unwatched, Outcome::Passes, false),
+            (Standing::Unproven, "22", true, PortUse::Service, Outcome::Dropped, false),
+            (Standing::Unproven, "23", false, PortUse::Watched, Outcome::Dropped, true),
+            (Standing::Blocked, "23", false, PortUse::Watched, Outcome::Dropped, false),
+        ];
+        for (standing, port, is_service, use_of, outcome, is_probe) in cases {
+            let found = at(&config, standing, port, is_service);
+            assert_eq!(
+                (found.use_of, found.outcome, found.is_probe),
+                (use_of, outcome, is_probe),
+                "{standing:?} {port}"
+            );
+        }
+        let silent = tested(&config, (Standing::Allowed, true), "23".parse().unwrap(), false);
+        assert!(!silent.is_probe);
+    }
+
+    #[test]
+    fn the_configuration_decides_what_a_closed_port_answers() {
+        let mut config = Config::default();
+        for closed_ports in [ClosedPorts::Answer, ClosedPorts::Pass] {
+            config.closed_ports = closed_ports;
+            assert_eq!(at(&config, Standing::Counted, "23", false).outcome, Outcome::Passes);
+        }
+        assert_eq!(at(&config, Standing::Slowed, "23", false).outcome, Outcome::Passes);
+        config.tcp.mode = crate::config::PortMode::Connect;
+        let decoy = at(&config, Standing::Counted, "23", false);
+        assert_eq!((decoy.use_of, decoy.outcome), (PortUse::Decoy, Outcome::Decoy));
+        config.mode = Mode::Observe;
+        let observed = at(&config, Standing::Counted, "23", false);
+        assert_eq!((observed.use_of, observed.outcome), (PortUse::Watched, Outcome::Passes));
+    }
+}
