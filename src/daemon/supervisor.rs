@@ -385,7 +385,11 @@ impl Supervisor {
         if let Err(why) = self.store.settle() {
             log::error!("the state store lacks what changed last: {why}");
         }
-        let blocks_left = self.packets.ask(|answer| Command::Stop(remove, answer)).unwrap_or(0);
+        let at_rest = (!remove).then(|| {
+            let config = Arc::clone(&self.view.lock().config);
+            Box::new(ruleset::at_rest(&config, procfs::ephemeral_ports()))
+        });
+        let blocks_left = self.packets.ask(|answer| Command::Stop(at_rest, answer)).unwrap_or(0);
         self.journal.notify(Notice::Stopping { blocks_left });
         let ended = self.thread.join();
         self.store.stop();

@@ -51,6 +51,7 @@ fn outcome(config: &Config, standing: Standing, transport: Transport, use_of: Po
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{PortMode, PortSet};
 
     fn at(config: &Config, standing: Standing, port: &str, is_service: bool) -> TestedPort {
         tested(config, (standing, false), port.parse().unwrap(), is_service)
@@ -93,7 +94,8 @@ mod tests {
             assert_eq!(at(&config, Standing::Counted, "23", false).outcome, Outcome::Passes);
         }
         assert_eq!(at(&config, Standing::Slowed, "23", false).outcome, Outcome::Passes);
-        config.tcp.mode = crate::config::PortMode::Connect;
+        config.tcp.mode = PortMode::Connect;
+        config.tcp.ports = PortSet::of(&[23]);
         let decoy = at(&config, Standing::Counted, "23", false);
         assert_eq!((decoy.use_of, decoy.outcome), (PortUse::Decoy, Outcome::Decoy));
         config.mode = Mode::Observe;

@@ -380,6 +380,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         Ok(installed)
     }
 
+    /// Leaves these rules in the kernel, with the sets and blocks as they are.
+    ///
+    /// # Errors
+    /// When the kernel refuses them.
+    pub fn rest(&mut self, at_rest: &Ruleset) -> Result<(), Error> {
+        let order = Order { owner: self.drift.owner, ..Order::default() };
+        self.executor.kernel.install(at_rest, order, false).0.map(drop)
+    }
+
     /// What the kernel has now, and what is still to follow.
     fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &Given) {
         let is_written = |set: SetId| installed.created(set) || write.refill.contains(&set);

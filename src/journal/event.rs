@@ -43,7 +43,7 @@ pub enum Notice {
     },
     /// Everything is in place (classic: `adminalert: PortSentry is now active and listening.`).
     Active,
-    /// The daemon ends; its blocks stay in the kernel.
+    /// The daemon ends; its blocks stay in the kernel, its other rules do not.
     Stopping {
         /// Elements that stay in the kernel.
         blocks_left: u64,

@@ -9,6 +9,7 @@ use crate::control::Queues;
 use crate::enforce::{BlockError, InForce, Repairs, Services, UnblockedAll};
 use crate::engine::{self, AllowList, MonoTime, Offender, Reason, SlowedView, Source, Unblocked};
 use crate::helper::client::BlockInForce;
+use crate::nft::Ruleset;
 use crate::ruleset::reflex::Tally;
 use crate::store::{Block, EngineReader, Stored};
 use crate::sys::mailbox::{Answer, Link};
@@ -75,8 +76,9 @@ pub enum Command {
     Restore(Box<Stored>, Answer<()>),
     /// Liveness check.
     Ping(Answer<()>),
-    /// End; `true`: and take the table out of the kernel. Answers how many blocks stay.
-    Stop(bool, Answer<u64>),
+    /// End, and leave these rules; `None`: take the table out of the kernel. Answers how many blocks
+    /// stay.
+    Stop(Option<Box<Ruleset>>, Answer<u64>),
 }
 
 /// What is known of an address.

@@ -37,7 +37,7 @@ use crate::enforce::{self, Drift, Earlier, Enforcer, Hold, Nftables, Observer};
 use crate::engine::{Engine, MonoTime, Trigger};
 use crate::errors::error_chain;
 use crate::journal::Notice;
-use crate::nft::{QueueBy, TableOwner};
+use crate::nft::{QueueBy, Ruleset, TableOwner};
 use crate::probe::{Probe, Transport};
 use crate::ruleset::messages;
 use crate::ruleset::reflex::Tally;
@@ -157,11 +157,11 @@ impl PacketThread {
             inbox.waker.clear();
             for _ in 0..COMMANDS_PER_WAKE {
                 match inbox.next() {
-                    Some(Command::Stop(remove, answer)) => {
+                    Some(Command::Stop(at_rest, answer)) => {
                         let evidence =
                             self.enforcer.engine.evidence(MonoTime::default(), EVIDENCE_MAX);
                         self.enforcer.observer.store.last(evidence);
-                        let _ = answer.send(self.stop(remove));
+                        let _ = answer.send(self.stop(at_rest.as_deref()));
                         return Ok(());
                     }
                     Some(command) => self.handle(now, command),
@@ -214,13 +214,19 @@ impl PacketThread {
         }
     }
 
-    fn stop(&mut self, remove: bool) -> u64 {
+    fn stop(&mut self, at_rest: Option<&Ruleset>) -> u64 {
         if let Err(error) = self.listener.unbind() {
             log::debug!("{}", error_chain(&error));
         }
         self.queues.leave();
         let blocks = u64::try_from(self.enforcer.engine.blocks().count()).unwrap_or(u64::MAX);
-        if !remove {
+        if let Some(at_rest) = at_rest {
+            if let Err(error) = self.enforcer.rest(at_rest) {
+                log::error!(
+                    "the rules go on as they are, and hold and slow sources that nothing judges: {}",
+                    error_chain(&error)
+                );
+            }
             return blocks;
         }
         match self.enforcer.executor.kernel.connection().remove_table() {

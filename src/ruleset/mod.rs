@@ -23,7 +23,7 @@ mod watch;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{ClosedPorts, Config, Ipv6Accounts, Mode, PortSet, ProtocolAction};
+use crate::config::{ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction};
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
@@ -113,6 +113,16 @@ const OPEN: &str = "open";
 const TCP_PROBE: &str = "tcp_probe";
 const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
+
+/// What stays when the daemon ends: the sets, and the rules that drop what is blocked. Nothing is
+/// watched, counted, held or slowed any more, since nobody would judge it.
+pub fn at_rest(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
+    let Ruleset { sets, .. } = for_config(config, ephemeral.clone());
+    let mut config = config.clone();
+    config.tcp.mode = PortMode::Off;
+    config.udp.mode = PortMode::Off;
+    Ruleset { sets, ..for_config(&config, ephemeral) }
+}
 
 /// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this
 /// host's own connections start.

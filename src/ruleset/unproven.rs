@@ -80,12 +80,13 @@ impl Builder<'_> {
             [is_not(Selector::L4Proto, protocol::UDP.into()), Statement::Counter, drop()],
         )];
         new.extend(self.unproven_ends(&self.udp, udp, self.config.udp.action));
-        vec![
-            chain(STILL, still),
-            chain(UNPROVEN_PROBE, probe),
-            chain(UNPROVEN_SYN, self.unproven_ends(&self.tcp, tcp, self.config.tcp.action)),
-            chain(UNPROVEN_NEW, new),
-        ]
+        let mut chains = Vec::new();
+        if self.watches() {
+            chains.extend([chain(STILL, still), chain(UNPROVEN_PROBE, probe)]);
+        }
+        let syn = self.unproven_ends(&self.tcp, tcp, self.config.tcp.action);
+        chains.extend([chain(UNPROVEN_SYN, syn), chain(UNPROVEN_NEW, new)]);
+        chains
     }
 
     /// All are dropped; probes of watched closed ports, which renew the block, are logged.

@@ -2,6 +2,7 @@
 //! blocked.
 
 use crate::support;
+use crate::support::daemon::AT_DEFAULTS;
 
 use std::ops::Deref;
 use std::time::Duration;
@@ -351,6 +352,41 @@ fn blocks_outlive_the_daemon_and_are_adopted_with_their_reason() {
     daemon.stop();
     let tables = scene.host.run("nft", &["list", "tables"]);
     assert!(!tables.contains("portsentry"), "{tables}");
+}
+
+// P1
+#[test]
+fn after_a_stop_blocks_hold_and_nothing_is_watched() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    for yaml in
+        [AT_DEFAULTS, "tcp: { mode: connect, ports: [\"1-100\"] }\n", "closed_ports: answer\n"]
+    {
+        let scene = Scene::new();
+        let mut daemon = Daemon::start(&scene.host, yaml);
+        assert!(daemon.ctl(&["block", FRIEND]).status.success());
+        assert!(daemon.stop().success());
+        assert!(
+            daemon.log().contains("Nothing is watched until the next start."),
+            "{}",
+            daemon.log()
+        );
+        let closed = scene.nmap(&["-sT", "-p1-100", "10.66.1.1"]);
+        assert!(closed.contains("Not shown: 100 closed"), "{yaml}{closed}");
+        let table = scene.host.run("nft", &["list", "table", "inet", "portsentry"]);
+        for rule in [SCANNER, "log prefix", "add @", "update @"] {
+            assert!(!table.contains(rule), "{yaml}{table}");
+        }
+        assert!(!scene.friend.pings(&["10.66.2.1"]), "a block holds");
+        daemon.restart(yaml);
+        assert!(!scene.friend.pings(&["10.66.2.1"]), "a block holds");
+        scene.nmap(&["-sS", "-p1-100", "10.66.1.1"]);
+        assert!(eventually(Duration::from_secs(20), || {
+            let list = daemon.json(&["list"]);
+            list.as_array().unwrap().iter().any(|row| row["address"] == SCANNER)
+        }));
+    }
 }
 
 // P3

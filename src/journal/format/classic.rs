@@ -61,6 +61,7 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
                     count(*blocks_left, "block")
                 ));
             }
+            texts.push("adminalert: Nothing is watched until the next start.".to_owned());
             texts
         }
         Notice::Reloaded => {

@@ -58,7 +58,8 @@ ERROR adminalert: ERROR: it broke
 WARN adminalert: WARNING: 9 lines held back within 1m.
 INFO securityalert: PortSentry is shutting down
 INFO adminalert: PortSentry is shutting down
-INFO adminalert: 2 blocks left in force in the kernel."
+INFO adminalert: 2 blocks left in force in the kernel.
+INFO adminalert: Nothing is watched until the next start."
     );
     let lines: Vec<String> = all().iter().flat_map(texts).collect();
     assert_eq!(lines.join("\n"), expected);
