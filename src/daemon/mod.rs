@@ -41,7 +41,7 @@ use crate::netlink::route;
 use crate::nft::Ruleset;
 use crate::nft::text::Form;
 use crate::packet::command::{Command, Setup};
-use crate::packet::{Observers, PacketThread, StartError};
+use crate::packet::{Observers, PacketThread, StartError, seen};
 use crate::ruleset::{self, SCHEMA};
 use crate::store::{self, StoreHandle, Stored, clock};
 use crate::sys::mailbox::{self, Inbox, Link};
@@ -222,6 +222,7 @@ fn start(
     let helper = start_helper(config, &journal, &packets)?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
     let was_tracking = procfs::tracked().is_some_and(|tracked| tracked.connections > 0);
+    seen::read(packets.clone());
     let thread = start_packets(setup, stored, inbox, observers, &ruleset).inspect_err(|_| {
         helper.stop(false);
         store.stop();

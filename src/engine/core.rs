@@ -18,10 +18,10 @@ use super::ledger::{Account, Ledger};
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::slowed::Slowed;
-use super::status::{Evidence, Status};
+use super::status::{Evidence, Seen, Status};
 use super::{AllowList, MonoTime, Reason, Source};
 use crate::config::UnprovenAction;
-use crate::probe::Port;
+use crate::probe::{Port, Probe, ScanKind, Transport};
 use crate::rate::TokenBucket;
 
 /// Reports per minute about sources that are not blocked, as many as new blocks by default. In a
@@ -172,6 +172,32 @@ impl Engine {
                 probes: evidence.probes,
             };
             self.ledger.recall(now, evidence.source, known, self.counted);
+        }
+        if self.sweep_at.is_none() && self.ledger.sources() > 0 {
+            self.sweep_at = Some(now.after(SWEEP_EVERY));
+        }
+    }
+
+    /// Adds ports that the rules remember of an earlier run to the accounts of their sources. It
+    /// decides nothing: the next probe does. Skips what has expired.
+    pub fn recall_seen(&mut self, now: MonoTime, seen: impl IntoIterator<Item = Seen>) {
+        let now = self.tick(now);
+        let horizon = self.ledger.horizon(now);
+        for Seen { source, port, at } in seen {
+            // The rules count no ambiguous probe, and do not say which kind it was.
+            let scan = if port.transport == Transport::Udp { ScanKind::Udp } else { ScanKind::Syn };
+            let probe = Probe {
+                source,
+                destination: source,
+                port,
+                scan,
+                ambiguous: false,
+                ip_options: false,
+            };
+            let touch = Touch::new(at.min(now), &probe);
+            if touch.time() >= horizon {
+                self.count_all(now, source, touch);
+            }
         }
         if self.sweep_at.is_none() && self.ledger.sources() > 0 {
             self.sweep_at = Some(now.after(SWEEP_EVERY));

@@ -43,4 +43,4 @@ pub use reason::Reason;
 pub use refusal::Refusal;
 pub use slowed::{ProofView, SLOWED_BYTES, SLOWED_MAX, SlowedView};
 pub use source::{Source, nat64, widened};
-pub use status::{AccountView, Evidence, Status, TouchView};
+pub use status::{AccountView, Evidence, Seen, Status, TouchView};

@@ -1,5 +1,7 @@
 //! Types for the engine's status and accounts.
 
+use std::net::IpAddr;
+
 use super::{MonoTime, NotBlocked, Source};
 use crate::probe::{Port, ScanKind};
 
@@ -78,6 +80,18 @@ pub struct Evidence {
     pub probes: u32,
     /// The ports within the window, unordered.
     pub ports: Vec<TouchView>,
+}
+
+/// A port that the rules remember of a source, restored by
+/// [`Engine::recall_seen`](super::Engine::recall_seen).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// The source, or the first address of its prefix.
+    pub source: IpAddr,
+    /// The port.
+    pub port: Port,
+    /// When it was first touched within the window.
+    pub at: MonoTime,
 }
 
 /// A port that a source touched.

@@ -74,6 +74,8 @@ pub enum Command {
     Evidence(MonoTime, usize, Answer<Vec<engine::Evidence>>),
     /// Take over what could not be read at the start.
     Restore(Box<Stored>, Answer<()>),
+    /// Add what the rules remember of an earlier run.
+    Seen(Vec<engine::Seen>, Answer<()>),
     /// Liveness check.
     Ping(Answer<()>),
     /// End, and leave these rules; `None`: take the table out of the kernel. Answers how many blocks

@@ -70,6 +70,10 @@ impl PacketThread {
                 self.enforcer.restore_late(now, *stored, self.had_table);
                 reply(&answer, ());
             }
+            Command::Seen(seen, answer) => {
+                self.enforcer.engine.recall_seen(now, seen);
+                reply(&answer, ());
+            }
             Command::Ping(answer) => reply(&answer, ()),
             // Handled by the loop, which ends with it.
             Command::Stop(_, answer) => reply(&answer, 0),

@@ -7,7 +7,8 @@
 //! * `intake`: packets that the rules logged. `queue`: packets that wait in the kernel for their
 //!   verdict.
 //! * `commands`, [`command`]: what other threads ask. `reload`: another configuration. `observers`:
-//!   where news goes. `reflex`: what the rules did. `offloaded`: connections that pass no rule.
+//!   where news goes. `reflex`: what the rules did. `seen`: what they remember of an earlier run.
+//!   `offloaded`: connections that pass no rule.
 
 pub(crate) mod command;
 mod commands;
@@ -18,6 +19,7 @@ mod offloaded;
 mod queue;
 mod reflex;
 mod reload;
+pub(crate) mod seen;
 
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;

@@ -10,15 +10,18 @@ mod unusable;
 use crate::support;
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use portsentry::engine::{MonoTime, Offender, Reason, Source};
+use portsentry::nft::{Connection, Element, Key};
+use portsentry::ruleset::{SCHEMA, SetId};
 use portsentry::store::{self, Block, Content, Mark};
 use support::daemon::Daemon;
-use support::scene::Scene;
+use support::scene::{DEVICE, Scene};
 use support::{done, eventually, missing, run, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "ping", "mount", "nsenter"];
@@ -102,6 +105,75 @@ fn manual(source: &str, now: MonoTime, since: u64, left: Option<u64>) -> Block {
         port: None,
         reason: Reason::Manual("stored".to_owned()),
     }
+}
+
+/// SYNs to the scanned host, one port after the other.
+fn syns(scene: &Scene, from: &str, to: &str, ports: &str) {
+    let family: &[&str] = if to.contains(':') { &["-6"] } else { &[] };
+    let words = ["-sS", "-n", "-Pn", "--max-retries", "0", "-S", from, "-e", DEVICE, ports, to];
+    scene.nmap(&[family, &words].concat());
+}
+
+#[test]
+fn ports_before_a_kill_count_with_those_after_it() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new(&["10.71.1.1/24", "fd71::1/64"], &["10.71.1.2/24", "fd72::2/64"])
+        .with_prefixes(&["fd72::/64"])
+        .with_route_to("fd71::/64");
+    for (host, scanner) in [(HOST, SCANNER), ("fd71::1", "fd72::2")] {
+        let mut daemon = Daemon::start(&scene.host, "tcp: { advanced_ports: 1-1023 }");
+        syns(&scene, scanner, host, "-p1,2");
+        kill(&mut daemon);
+        daemon.restart("tcp: { advanced_ports: 1-1023 }");
+        assert!(daemon.blocked().is_empty(), "two ports of three");
+        syns(&scene, scanner, host, "-p3,4");
+        daemon.wait_for_block(scanner);
+        done(&daemon.ctl(&["unblock", "--all"]));
+    }
+}
+
+#[test]
+fn a_start_waits_for_no_full_set_and_packets_for_no_piece_of_it() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let mut daemon = Daemon::start(&scene.host, "tcp: { advanced_ports: 1-1023 }");
+    syns(&scene, SCANNER, HOST, "-p1,2");
+    let before = Instant::now();
+    kill(&mut daemon);
+    let empty = {
+        daemon.restart("tcp: { advanced_ports: 1-1023 }");
+        before.elapsed()
+    };
+    kill(&mut daemon);
+    scene.host.enter(|| {
+        let mut connection = Connection::open(SCHEMA).unwrap();
+        let keys: Vec<Key> = (0..200_000_u32)
+            .map(|n| Key::Touch(Ipv4Addr::from(0x0b00_0000 + n).into(), 6, 443))
+            .collect();
+        for keys in keys.chunks(10_000) {
+            let elements: Vec<Element<'_>> = keys
+                .iter()
+                .map(|key| Element {
+                    timeout: Some(Duration::from_secs(600)),
+                    ..Element::new(*key)
+                })
+                .collect();
+            connection.add_elements(SetId::Seen4, &elements).unwrap();
+        }
+    });
+    let before = Instant::now();
+    daemon.restart("tcp: { advanced_ports: 1-1023 }");
+    let full = before.elapsed();
+    println!("a start with an empty set {empty:?}, with 200,000 elements {full:?}");
+    assert!(full < empty + Duration::from_secs(2), "{empty:?} {full:?}");
+    let sources = || daemon.json(&["status"])["sources"].as_u64().unwrap();
+    assert!(eventually(Duration::from_secs(120), || sources() >= 131_000), "{}", sources());
+    syns(&scene, SCANNER, HOST, "-p3,4");
+    daemon.wait_for_block(SCANNER);
 }
 
 // P25, D3
@@ -522,7 +594,7 @@ fn a_long_list_matches_the_kernel_in_the_order_of_addresses() {
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
     drop_table(&scene);
-    let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n * 77).to_string();
+    let address = |n: u32| Ipv4Addr::from(0x0b00_0000 + n * 77).to_string();
     let blocks = |now| {
         (0..count)
             .map(|n| manual(&address(n), now, 10, Some(100_000)))
@@ -561,7 +633,7 @@ fn a_hundred_thousand_blocks_come_back_in_one_batch() {
     let mut daemon = Daemon::start(&scene.host, "");
     daemon.stop();
     drop_table(&scene);
-    let address = |n: u32| std::net::Ipv4Addr::from(0x0b00_0000 + n).to_string();
+    let address = |n: u32| Ipv4Addr::from(0x0b00_0000 + n).to_string();
     write_store(
         daemon.directory.path(),
         1000,

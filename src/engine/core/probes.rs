@@ -1,5 +1,7 @@
 //! Handles probes: adds them to the account of their source, and orders blocks and reports.
 
+use std::net::IpAddr;
+
 use super::{Engine, SWEEP_EVERY};
 use crate::config::ProtocolAction;
 use crate::engine::account::{Tally, Touch, detail};
@@ -47,11 +49,7 @@ impl Engine {
         let touch = Touch::new(now, probe);
         let (found, tally) = self.count(now, self.ledger.key_of(account), touch);
         let shared = prefix.and_then(|prefix| {
-            if tally.blocks(self.policy.prefix_triggers().scan) {
-                self.ledger.note_passed(found);
-            }
-            let (key, most) = (self.ledger.key_of(prefix), self.policy.prefix_share());
-            let touch = self.ledger.share(now, found, key, touch, self.counted, most)?;
+            let (key, touch) = self.share(now, prefix, (found, tally), touch)?;
             Some((prefix, key, touch))
         });
         let triggers = self.policy.triggers();
@@ -72,6 +70,34 @@ impl Engine {
     fn count(&mut self, now: MonoTime, account: Key, touch: Touch) -> (Option<Place>, Tally) {
         let found = self.ledger.touch(now, account, touch, self.counted);
         (found, self.ledger.tally(now, found, self.counted))
+    }
+
+    /// What the account of a touch that was just recorded gives its prefix of it.
+    #[inline]
+    fn share(
+        &mut self,
+        now: MonoTime,
+        prefix: Source,
+        (found, tally): (Option<Place>, Tally),
+        touch: Touch,
+    ) -> Option<(Key, Touch)> {
+        if tally.blocks(self.policy.prefix_triggers().scan) {
+            self.ledger.note_passed(found);
+        }
+        let (key, most) = (self.ledger.key_of(prefix), self.policy.prefix_share());
+        Some((key, self.ledger.share(now, found, key, touch, self.counted, most)?))
+    }
+
+    /// Adds a touch to all accounts of an address, as [`Engine::on_probe`] does, and decides
+    /// nothing.
+    pub(super) fn count_all(&mut self, now: MonoTime, source: IpAddr, touch: Touch) {
+        let account = self.ledger.key_of(self.policy.account(source));
+        let counted = self.count(now, account, touch);
+        if let Some(prefix) = self.policy.prefix(source)
+            && let Some((key, touch)) = self.share(now, prefix, counted, touch)
+        {
+            self.count(now, key, touch);
+        }
     }
 
     /// Responds to a probe that `tally` of its account includes, if the account has passed its

@@ -213,6 +213,32 @@ impl Connection {
         Ok(known)
     }
 
+    /// Calls `see` with the elements of a set without intervals as they arrive, which may pause the
+    /// dump, until it returns `false` or the set ends. An element that is added or deleted meanwhile,
+    /// or that the kernel moves while it resizes the set, may be missing or come twice.
+    ///
+    /// # Errors
+    /// [`Error::Apply`]; [`Error::is_not_found`] if there is no such set or table.
+    pub fn each_element(
+        &mut self,
+        set: impl Into<SetSpec>,
+        mut see: impl FnMut(ElementInfo) -> bool,
+    ) -> Result<(), Error> {
+        let (set, table) = (set.into(), self.schema.table);
+        let sequence = self.request(|batch| {
+            batch.of_object(message::GETSETELEM, NLM_F_DUMP, attr::ELEMS_SET, set.name);
+        })?;
+        let mut goes_on = true;
+        // A dump that is given up ends with the connection.
+        self.answers(sequence, true, |message| {
+            decode::elements(message, table, set, |element| {
+                goes_on = goes_on && see(element.info);
+            });
+            !goes_on
+        })?;
+        Ok(())
+    }
+
     /// Every element of a set, as by [`Connection::dump_set`]. A large set without intervals is not
     /// dumped if the keys `known` are all that it holds. `count`: its number of elements, if the
     /// kernel reports it ([`SetInfo::count`](crate::nft::decode::SetInfo)).

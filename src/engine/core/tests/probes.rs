@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::config::{Mode, ProtocolAction, UnprovenAction};
-use crate::engine::{ConnectionVerdict, Reason, Refusal};
+use crate::engine::{ConnectionVerdict, Reason, Refusal, Seen};
 
 // P7, D15
 #[test]
@@ -488,4 +488,48 @@ fn lift_of_a_never_block_address_releases_the_hold() {
     bench.set_never_block(list);
     assert_eq!(bench.engine.status().blocked, 0);
     assert_eq!(bench.released, [(Source::of("203.0.113.9".parse().unwrap(), 64), None)]);
+}
+
+#[test]
+fn ports_that_the_rules_remember_count_for_the_next_probe() {
+    for (sources, expected) in [
+        ([SCANNER, SCANNER], SCANNER),
+        // Two addresses of a prefix, one port each: with the third the prefix passes.
+        (["2001:db8::1", "2001:db8::2"], "2001:db8::/64"),
+    ] {
+        let mut bench = Bench::new(|_| {});
+        bench.now = 1_000_000;
+        let seen = |source: &str, number, ago: u64| Seen {
+            source: source.parse().unwrap(),
+            port: Port { transport: Transport::Tcp, number },
+            at: MonoTime::from_millis(1_000_000 - ago),
+        };
+        let (first, second) = (sources[0], sources[1]);
+        // The last one is older than the window.
+        let all = [seen(first, 1, 599_000), seen(second, 2, 5_000), seen(first, 9, 601_000)];
+        bench.engine.recall_seen(bench.at(), all);
+        assert!(bench.reports.is_empty() && bench.orders.is_empty());
+        let third = if first == SCANNER { SCANNER } else { "2001:db8::3" };
+        bench.syn(third, [3]);
+        assert_eq!(bench.blocked(), [expected]);
+    }
+}
+
+#[test]
+fn what_the_rules_remember_expires_when_the_window_ends() {
+    let mut bench = Bench::new(|_| {});
+    bench.now = 1_000_000;
+    let port = |number| Port { transport: Transport::Tcp, number };
+    let source = SCANNER.parse().unwrap();
+    let seen = [(1, 599_000), (2, 0)].map(|(number, ago)| Seen {
+        source,
+        port: port(number),
+        at: MonoTime::from_millis(1_000_000 - ago),
+    });
+    bench.engine.recall_seen(bench.at(), seen);
+    bench.now += 2_000;
+    bench.syn(SCANNER, [3]);
+    assert!(bench.blocked().is_empty());
+    bench.syn(SCANNER, [4]);
+    assert_eq!(bench.blocked(), [SCANNER]);
 }
