@@ -158,6 +158,20 @@ pub enum Report {
         /// The evidence.
         reason: Reason,
     },
+    /// A source past the trigger, with an address that is not proven, has sent more probes than a
+    /// flood sends for each of its invented sources. Once for each account, at a bounded rate.
+    Continues {
+        /// The source.
+        source: Source,
+        /// The port of its last probe.
+        port: Port,
+        /// The address that sent it, of all that the source may have.
+        scanner: IpAddr,
+        /// What is done about it: `blocked`, `slowed` or `reported`.
+        state: &'static str,
+        /// The evidence.
+        reason: Reason,
+    },
     /// A source is not slowed any more.
     Released {
         /// The source.

@@ -29,6 +29,16 @@ use crate::rate::TokenBucket;
 /// reports are counted.
 const REPORTS_PER_MINUTE: u32 = 600;
 
+/// Reports per minute of unproven sources that continue. Half of them are for those that sent far
+/// more probes than a flood has for each invented source.
+const CONTINUING_PER_MINUTE: u32 = 30;
+
+/// New unproven sources a minute from which on those that continue are reported: each may have three
+/// lines of the log, which writes 50 about such sources.
+const CROWDED_PER_MINUTE: u32 = 10;
+/// How long they are reported after that: a scan may be slow.
+const CROWDED_FOR: Duration = Duration::from_secs(600);
+
 /// Interval of the sweep for expired accounts. Only the number of sources in the status depends on
 /// it.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -57,6 +67,11 @@ pub struct Engine {
     report_tokens: TokenBucket,
     /// Limits reports of slowed sources, and with them the commands.
     slowed_tokens: TokenBucket,
+    /// Limits reports of unproven sources that continue.
+    continuing_tokens: TokenBucket,
+    /// Detects that there are more new unproven sources than the log can name.
+    new_tokens: TokenBucket,
+    crowded: Option<MonoTime>,
     /// Detects a flood of held sources for which no block is left.
     over_budget: FloodDetector,
     /// From the policy; kept because every packet needs it.
@@ -84,6 +99,9 @@ impl Engine {
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             slowed_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
+            continuing_tokens: TokenBucket::per_minute(CONTINUING_PER_MINUTE),
+            new_tokens: TokenBucket::per_minute(CROWDED_PER_MINUTE),
+            crowded: None,
             over_budget: FloodDetector::default(),
             always: AllowList::always(),
             never_block: AllowList::default(),

@@ -98,7 +98,13 @@ struct Suspect {
     marked: bool,
     /// It has passed the trigger of a prefix since it was first seen.
     has_passed: bool,
+    /// Probes while it was blocked, which add no touch; [`REPORTED`]: it was reported as a source
+    /// that continues.
+    repeats: u16,
 }
+
+/// In a suspect's repeats.
+const REPORTED: u16 = u16::MAX;
 
 /// A slot of one of the slabs; the top bits say which. Valid until the next touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,6 +315,37 @@ impl Ledger {
         due
     }
 
+    /// Counts a probe of a blocked source. Returns the place of its account.
+    pub(super) fn repeat(&mut self, source: Source) -> Option<Place> {
+        let key = self.shape.key(source);
+        let place = self.find(self.hash(key), key)?;
+        if place.0 & SUSPECT != 0
+            && let Some(suspect) = self.suspects.get_mut(place.0 & INDEX)
+        {
+            let most = if suspect.repeats == REPORTED { REPORTED } else { REPORTED - 1 };
+            suspect.repeats = suspect.repeats.saturating_add(1).min(most);
+        }
+        Some(place)
+    }
+
+    /// The probes of a suspect that was not reported as one that continues.
+    #[inline]
+    pub(super) fn probes_unreported(&self, found: Option<Place>) -> Option<u32> {
+        let place = found.filter(|place| place.0 & SUSPECT != 0)?;
+        let suspect = self.suspects.get(place.0 & INDEX)?;
+        let repeats = u32::from(suspect.repeats);
+        (suspect.repeats != REPORTED).then(|| suspect.probes.saturating_add(repeats))
+    }
+
+    /// A suspect was reported as one that continues.
+    pub(super) fn note_reported(&mut self, found: Option<Place>) {
+        if let Some(place) = found.filter(|place| place.0 & SUSPECT != 0)
+            && let Some(suspect) = self.suspects.get_mut(place.0 & INDEX)
+        {
+            suspect.repeats = REPORTED;
+        }
+    }
+
     /// Whether a source has an account, expired or not.
     pub(super) fn knows(&self, source: Source) -> bool {
         let key = self.shape.key(source);
@@ -496,6 +533,7 @@ impl Ledger {
                 probes: 1,
                 marked: false,
                 has_passed: false,
+                repeats: 0,
             },
         )?;
         if let Some(slot) = self.slots_mut(at).first_mut() {

@@ -28,6 +28,10 @@ pub(crate) const HISTORY: u32 = 1200;
 /// further [`INTERVAL`].
 pub(crate) const WATCHED_NAMES: u32 = 60;
 
+/// How long after a line about an unverified source was held back the lines about those that
+/// continue are written: it may be the line of a source whose scan is slow.
+const CONTINUING_AFTER: Duration = Duration::from_secs(600);
+
 /// Lines that are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Class {
@@ -35,6 +39,9 @@ pub(crate) enum Class {
     ScanProven,
     /// Scans of unverified sources, and that they are slowed.
     ScanUnproven,
+    /// Unverified sources that continue. Written only while other lines about unverified sources
+    /// are held back: else the first ones say it.
+    Continuing,
     /// Blocks of verified sources.
     BlockProven,
     /// Blocks of unverified sources.
@@ -61,6 +68,7 @@ impl Class {
         Some(match notice {
             Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
             Notice::Engine(Report::Scan { .. } | Report::Slowed { .. }) => Self::ScanUnproven,
+            Notice::Engine(Report::Continues { .. }) => Self::Continuing,
             Notice::Engine(Report::Blocked { reason: Reason::Manual(_), .. }) => return None,
             Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
             Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
@@ -104,6 +112,8 @@ impl Class {
     const fn limits(self) -> (u32, u32) {
         match self {
             Self::ScanProven | Self::BlockProven => (60, 0),
+            // As many as the engine reports in a minute.
+            Self::Continuing => (30, 0),
             Self::ScanUnproven | Self::BlockUnproven | Self::Ended => (30, TOTAL / 2),
             Self::Failed => (20, 0),
             Self::Response | Self::Message => (20, TOTAL / 2),
@@ -123,6 +133,8 @@ pub(crate) struct Limiter {
     held: u64,
     held_since: Option<MonoTime>,
     ever_held: u64,
+    /// When a line about an unverified source was held back last.
+    unproven_held: Option<MonoTime>,
 }
 
 impl Default for Limiter {
@@ -135,6 +147,7 @@ impl Default for Limiter {
             held: 0,
             held_since: None,
             ever_held: 0,
+            unproven_held: None,
         }
     }
 }
@@ -142,6 +155,11 @@ impl Default for Limiter {
 impl Limiter {
     /// Whether `lines` lines of `class` may be written now: all or none. Refused lines are counted.
     pub(crate) fn admit(&mut self, class: Class, lines: u32, now: MonoTime) -> bool {
+        if class == Class::Continuing
+            && self.unproven_held.is_none_or(|at| now.since(at) > CONTINUING_AFTER)
+        {
+            return false;
+        }
         let (at_once, reserve) = class.limits();
         let full = || TokenBucket::per_minute(at_once);
         let bucket = self.classes.entry(class).or_insert_with(full);
@@ -151,6 +169,9 @@ impl Limiter {
             && (!counts_for_total || self.total.take_many(now, count, reserve.into()))
         {
             return bucket.take_many(now, count, 0);
+        }
+        if matches!(class, Class::ScanUnproven | Class::BlockUnproven) {
+            self.unproven_held = Some(now);
         }
         self.held = self.held.saturating_add(count);
         self.ever_held = self.ever_held.saturating_add(count);
@@ -192,9 +213,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CLASSES: [Class; 10] = [
+    const CLASSES: [Class; 11] = [
         Class::ScanProven,
         Class::ScanUnproven,
+        Class::Continuing,
         Class::BlockProven,
         Class::BlockUnproven,
         Class::Ended,
@@ -208,6 +230,7 @@ mod tests {
     #[test]
     fn each_class_has_its_own_bucket() {
         let mut limiter = Limiter::default();
+        limiter.unproven_held = Some(MonoTime::default());
         for class in CLASSES {
             assert!(limiter.admit(class, 0, MonoTime::default()));
             let bucket = limiter.classes.get_mut(&class).unwrap();
@@ -235,6 +258,26 @@ mod tests {
             assert!(limiter.admit(Class::ScanProven, 1, MonoTime::from_millis(120_000)));
             assert!(limiter.admit(Class::BlockProven, 1, MonoTime::from_millis(120_000)));
         }
+    }
+
+    // P9
+    #[test]
+    fn a_source_that_continues_has_a_line_while_the_first_ones_are_held_back() {
+        let mut limiter = Limiter::default();
+        let at = MonoTime::from_millis;
+        assert!(limiter.admit(Class::ScanUnproven, 1, at(0)));
+        assert!(!limiter.admit(Class::Continuing, 1, at(0)), "its first line says it");
+        assert_eq!(limiter.ever_held(), 0);
+        for millis in 0..60_000 {
+            for class in [Class::ScanUnproven, Class::BlockUnproven, Class::Ended, Class::Message] {
+                limiter.admit(class, 1, at(millis));
+            }
+        }
+        for millis in 0..20 {
+            assert!(limiter.admit(Class::Continuing, 1, at(60_000 + millis)));
+        }
+        assert!(limiter.admit(Class::Continuing, 1, at(600_000)));
+        assert!(!limiter.admit(Class::Continuing, 1, at(700_000)));
     }
 
     #[test]

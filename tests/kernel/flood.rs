@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use portsentry::control::Request;
 use portsentry::control::client::Client;
 use serde_json::Value;
-use support::daemon::Daemon;
+use support::daemon::{AT_DEFAULTS, Daemon};
 use support::eventually;
 use support::flood::{Kind, Load, Scan, Wire};
 use support::netns::Namespace;
@@ -220,6 +220,33 @@ fn in_a_flood_of_forged_sources_a_scanner_is_blocked_and_control_answers() {
     let told = |word: &str| daemon.log().contains(word);
     assert!(status["lost"] == 0 || told("lost between the kernel"), "{}", daemon.log());
     assert!(status["shed"] == 0 || told("shed in a flood"), "{}", daemon.log());
+}
+
+/// The lines about the invented sources are held back; the one that names the scanner is not.
+// P6, P9
+#[test]
+fn in_a_flood_of_forged_scans_the_log_names_the_scanner() {
+    if support::missing(&["ip", "nft"]).is_some() {
+        return;
+    }
+    for (yaml, state) in [(AT_DEFAULTS, "slowed"), ("", "blocked")] {
+        let (host, peer) = pair();
+        let daemon = Daemon::start(&host, yaml);
+        let wire = Wire::between(&peer, &host, "v0");
+        // Four ports each, of some more.
+        let mut load = Load::spoofed(address(HOST[0]), 200..300, 4000, Duration::from_secs(20));
+        (load.sources, load.packets) = ("198.18.0.0/20".parse().unwrap(), 16_384);
+        wire.flood(&load);
+        for (to, from) in HOST.into_iter().zip(PEER) {
+            wire.scan(&Scan::new(address(from), address(to), 200..400, 200));
+            daemon.wait_for_log(&format!("Host {from} continues its scan, {state}:"));
+        }
+        let log = daemon.log();
+        let named = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+        assert!(named("Host 198.18.") >= 10 && log.lines().count() < 150, "{log}");
+        assert_eq!(named(" continues its scan, "), 2, "no invented source: {log}");
+        assert!(daemon.json(&["status"])["held_back"].as_u64() > Some(100), "that was no flood");
+    }
 }
 
 /// Stopped for a second, it finds its receive buffer full, as on a machine that is too slow.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Engine, SWEEP_EVERY};
+use super::{CONTINUING_PER_MINUTE, CROWDED_FOR, Engine, SWEEP_EVERY};
 use crate::config::ProtocolAction;
 use crate::engine::account::{Tally, Touch, detail};
 use crate::engine::blocks::BlockStatus;
@@ -18,6 +18,8 @@ use crate::probe::{Probe, ScanKind};
 /// Probes above the trigger that make a source persistent: a flood would have to send as many for
 /// each spoofed source.
 const PERSISTENT_PROBES: u32 = 8;
+/// The same for the last half of the reports about sources that continue.
+const MOST_PERSISTENT_PROBES: u32 = 64;
 
 impl Engine {
     /// Handles a probe. Returns whether its source has passed the trigger.
@@ -129,6 +131,9 @@ impl Engine {
         // The report says "proven" even where the source is not blocked.
         let proven = tally.is_handshake_proven(triggers.proof);
         self.act(now, at, (decision, proven), probe, by_rules, actions);
+        if !proven && decision != (Decision::Block { proven: true }) {
+            self.report_continuing(now, at, probe, actions);
+        }
         Trigger::Passed
     }
 
@@ -224,6 +229,8 @@ impl Engine {
         if counts && self.policy.blocks_unproven() && !self.is_never_block(source) {
             self.blocks.renew(now, source, self.policy.unproven.timeout, actions);
         }
+        let found = self.ledger.repeat(source);
+        self.report_continuing(now, (source, found), probe, actions);
         Trigger::Passed
     }
 
@@ -327,6 +334,9 @@ impl Engine {
         // report.
         let is_new_scan = !self.blocks.was_refused(source);
         self.ledger.due_for_report(now, found);
+        if !proven {
+            self.note_new(now);
+        }
         let reason = self.reason(now, source, probe.scan, proven);
         if is_new_scan {
             actions.push(Action::Report(Report::Scan {
@@ -338,6 +348,54 @@ impl Engine {
         }
         let (port, scanner) = (Some(probe.port), Some(probe.source));
         self.blocks.order(now, source, Order { timeout, reason, port, scanner }, actions);
+    }
+
+    /// Counts a report of a new unproven source.
+    fn note_new(&mut self, now: MonoTime) {
+        if !self.new_tokens.take(now) {
+            self.crowded = Some(now);
+        }
+    }
+
+    /// Reports an unproven source that continues, once. What is logged of the first packets of the
+    /// sources of a flood is bounded, so that a scanner among them may have no line; but a flood
+    /// sends few packets for each.
+    fn report_continuing(
+        &mut self,
+        now: MonoTime,
+        (source, found): (Source, Option<Place>),
+        probe: &Probe,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.crowded.is_none_or(|at| now.since(at) > CROWDED_FOR) {
+            return;
+        }
+        let Some(probes) = self.ledger.probes_unreported(found) else { return };
+        let trigger = u32::from(self.policy.trigger());
+        if probes < trigger + PERSISTENT_PROBES {
+            return;
+        }
+        let is_blocked = self.blocks.view(source).is_some();
+        if !is_blocked && self.blocks.covers(source) {
+            // The kernel's answer is on its way: the next probe reports it.
+            return;
+        }
+        let is_most = probes >= trigger + MOST_PERSISTENT_PROBES;
+        let reserve = if is_most { 0 } else { u64::from(CONTINUING_PER_MINUTE) / 2 };
+        if !self.continuing_tokens.take_above(now, reserve) {
+            return;
+        }
+        self.ledger.note_reported(found);
+        let state = if is_blocked {
+            "blocked"
+        } else if self.is_slowed(source) {
+            "slowed"
+        } else {
+            "reported"
+        };
+        let (port, scanner) = (probe.port, probe.source);
+        let reason = self.reason(now, source, probe.scan, false);
+        actions.push(Action::Report(Report::Continues { source, port, scanner, state, reason }));
     }
 
     /// Takes one of the blocks that unproven sources may get per minute.
@@ -369,6 +427,7 @@ impl Engine {
         if !self.ledger.due_for_report(now, found) {
             return;
         }
+        self.note_new(now);
         if !self.report_tokens.take(now) {
             self.status.reports_held_back += 1;
             return;

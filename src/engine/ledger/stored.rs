@@ -86,6 +86,7 @@ impl Ledger {
             probes: known.probes,
             marked: false,
             has_passed: false,
+            repeats: 0,
         };
         if let Some(at) = self.add_suspect(hash, suspect) {
             let touches: Vec<Touch> = touches.collect();

@@ -200,6 +200,9 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
             let why = NotBlocked::Slowed.text();
             vec![format!("attackalert: Host {source} was not blocked: {why}")]
         }
+        Report::Continues { source, state, reason, .. } => {
+            vec![format!("attackalert: Host {source} continues its scan, {state}: {reason}")]
+        }
         Report::Released { source, ending } => {
             let why = match ending {
                 SlowEnding::Expired => "its time is up",

@@ -140,6 +140,17 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             facts.extend(why(reason));
             facts
         }
+        Report::Continues { source, port, state, reason, .. } => {
+            let mut facts = vec![
+                kind("continues"),
+                address(source),
+                name,
+                ("port", port.to_string().into()),
+                ("state", (*state).into()),
+            ];
+            facts.extend(why(reason));
+            facts
+        }
         Report::Released { source, ending } => {
             let ending = match ending {
                 SlowEnding::Expired => "expired",
@@ -257,6 +268,7 @@ watching: transport mode ports ranges excluded services
 active:
 scan: address name source destination port ip_options blocking scan proven reason not_blocked
 slowed: address name port timeout blocking scan proven reason
+continues: address name port state scan proven reason
 released: address name ending
 blocked: address name port timeout renewed renewals scan proven reason
 block-failed: address name error

@@ -120,9 +120,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Engine(Report::Exempted { .. }) => 25,
         Notice::Engine(Report::Slowed { .. }) => 26,
         Notice::Engine(Report::Released { .. }) => 27,
+        Notice::Engine(Report::Continues { .. }) => 28,
     }
 }
-const PLACES: usize = 28;
+const PLACES: usize = 29;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

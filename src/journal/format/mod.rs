@@ -100,6 +100,7 @@ pub(super) fn host_to_name(event: &Event, format: LogFormat, watched: bool) -> O
         Notice::Engine(
             Report::Blocked { source, .. }
             | Report::Slowed { source, .. }
+            | Report::Continues { source, .. }
             | Report::BlockFailed { source, .. }
             | Report::Unblocked { source, .. }
             | Report::Released { source, .. }
@@ -122,7 +123,12 @@ pub(crate) fn level(event: &Event) -> Level {
         Notice::Engine(Report::Blocked { renewals: 1.., .. }) | Notice::NeverBlock { .. } => {
             Level::Debug
         }
-        Notice::Engine(Report::Scan { .. } | Report::Blocked { .. } | Report::Slowed { .. })
+        Notice::Engine(
+            Report::Scan { .. }
+            | Report::Blocked { .. }
+            | Report::Slowed { .. }
+            | Report::Continues { .. },
+        )
         | Notice::Lost { .. }
         | Notice::Shed { .. }
         | Notice::ForeignChange { .. }
@@ -331,6 +337,13 @@ pub(crate) mod samples {
                 renewals: 0,
             }),
             slowed("10.77.1.1", 1),
+            Notice::Engine(Report::Continues {
+                source: host,
+                port: Port { transport: Transport::Tcp, number: 11 },
+                scanner: host.addr(),
+                state: "slowed",
+                reason: reason(ScanKind::Syn),
+            }),
             Notice::Engine(Report::Released { source: host, ending: SlowEnding::Expired }),
             Notice::Engine(Report::BlockFailed {
                 source: host,

@@ -204,6 +204,7 @@ impl Bench {
             Report::BlockFailed { source, error } => format!("failed {} {error}", source),
             Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
             Report::Exempted { source, exempt } => format!("exempted {exempt} from {source}"),
+            Report::Continues { source, state, .. } => format!("continues {source} {state}"),
             Report::UnblockFailed { source, error } => format!("unblock failed {} {error}", source),
         };
         std::mem::take(&mut self.reports).into_iter().map(short).collect()

@@ -533,3 +533,48 @@ fn what_the_rules_remember_expires_when_the_window_ends() {
     bench.syn(SCANNER, [4]);
     assert_eq!(bench.blocked(), [SCANNER]);
 }
+
+// P9
+#[test]
+fn in_a_flood_of_scans_the_source_that_continues_is_reported() {
+    for (action, state) in [
+        (UnprovenAction::Slow, "slowed"),
+        (UnprovenAction::Block, "blocked"),
+        (UnprovenAction::Report, "reported"),
+    ] {
+        let mut bench = Bench::new(|policy| {
+            policy.unproven.action = action;
+            policy.capacity = 30_000;
+        });
+        let continuing = |bench: &Bench| -> Vec<(String, &'static str)> {
+            let reports = bench.reports.iter();
+            reports
+                .filter_map(|report| match report {
+                    Report::Continues { source, state, .. } => Some((source.to_string(), *state)),
+                    _ => None,
+                })
+                .collect()
+        };
+        for n in 0..5000_u32 {
+            // Some of the invented sources continue for a while.
+            let ports = if n % 100 == 0 { 30 } else { 5 };
+            let source = Ipv4Addr::from(0x0b00_0000 + n).to_string();
+            bench.syn(&source, 1..=3);
+            bench.still(&source, 4..=ports);
+        }
+        assert_eq!(continuing(&bench).len(), 15, "half of them are left");
+        bench.syn(SCANNER, 1..=3);
+        bench.still(SCANNER, 4..=200);
+        assert_eq!(continuing(&bench).last(), Some(&(SCANNER.to_owned(), state)));
+        assert_eq!(continuing(&bench).len(), 16);
+    }
+}
+
+#[test]
+fn a_proven_source_is_reported_by_its_block_alone() {
+    let mut bench = Bench::new(|_| {});
+    for port in 1..=100 {
+        bench.probe(SCANNER, &format!("tcp/{port}"), ScanKind::Connect, false);
+    }
+    assert!(!bench.reports.iter().any(|report| matches!(report, Report::Continues { .. })));
+}
