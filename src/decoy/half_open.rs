@@ -3,10 +3,11 @@
 //! The rules log a SYN before the decoy can answer it. Evaluated at once, it could block the source
 //! at a low trigger before the handshake completes, and a connect scan would look like a SYN scan.
 //! So each SYN waits for [`HANDSHAKE_TIMEOUT`]; a handshake removes it, and what remains was a
-//! half-open scan. Pure: time is an argument.
+//! half-open scan. When the rules hold a source, its SYNs wait only [`HELD_TIMEOUT`] longer. Pure:
+//! time is an argument.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::probe::Probe;
@@ -15,6 +16,10 @@ use crate::time::MonoTime;
 /// How long a handshake may take. A client retransmits a lost SYN after one second (RFC 6298, 2),
 /// and a round trip by satellite takes 0.6 s.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the handshakes of a source that is held may still take: it has sent more SYNs than the
+/// trigger allows, so that no further packet is needed to judge those of them that fail.
+pub(crate) const HELD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waiting handshakes at most; beyond it the oldest is evaluated early. At 270 bytes each, index
 /// included, they take 1.1 MB.
@@ -45,6 +50,8 @@ pub(crate) struct HalfOpen {
     first: u64,
     /// The numbers of the entries that are not completed.
     index: HashMap<Key, u64>,
+    /// The sources that are held, and when their probes are due.
+    held: VecDeque<(MonoTime, IpAddr)>,
     limit: usize,
 }
 
@@ -56,7 +63,13 @@ impl Default for HalfOpen {
 
 impl HalfOpen {
     fn with_limit(limit: usize) -> Self {
-        Self { entries: VecDeque::new(), first: 0, index: HashMap::new(), limit: limit.max(1) }
+        Self {
+            entries: VecDeque::new(),
+            first: 0,
+            index: HashMap::new(),
+            held: VecDeque::new(),
+            limit: limit.max(1),
+        }
     }
 
     /// Starts the wait for a handshake. Returns the oldest probe if there is no room for both. A
@@ -90,8 +103,28 @@ impl HalfOpen {
         was_there
     }
 
+    /// The rules hold a source: its probes are due earlier. Where there is no room to remember it,
+    /// they stay due when they were.
+    pub(crate) fn hold(&mut self, now: MonoTime, source: IpAddr) {
+        if self.held.len() < self.limit && !self.entries.is_empty() {
+            self.held.push_back((now.after(HELD_TIMEOUT), source));
+        }
+    }
+
     /// Removes and returns a probe whose wait has ended.
     pub(crate) fn take_due(&mut self, now: MonoTime) -> Option<Probe> {
+        while let Some((_, source)) = self.held.front().copied().filter(|(due, _)| *due <= now) {
+            let is_of = |entry: &&mut Entry| {
+                entry.probe.as_ref().is_some_and(|probe| probe.source == source)
+            };
+            if let Some(entry) = self.entries.iter_mut().find(is_of) {
+                let probe = entry.probe.take();
+                self.index.remove(&entry.key);
+                self.trim();
+                return probe;
+            }
+            self.held.pop_front();
+        }
         if self.next_due()? <= now { self.take_first() } else { None }
     }
 
@@ -106,7 +139,8 @@ impl HalfOpen {
 
     /// When the oldest wait ends.
     pub(crate) fn next_due(&self) -> Option<MonoTime> {
-        self.entries.front().map(|entry| entry.due)
+        let held = self.held.front().map(|(due, _)| *due);
+        held.into_iter().chain(self.entries.front().map(|entry| entry.due)).min()
     }
 
     /// Number of waiting handshakes.
@@ -120,10 +154,14 @@ impl HalfOpen {
             self.entries.pop_front();
             self.first += 1;
         }
+        if self.entries.is_empty() {
+            self.held.clear();
+        }
         // Free the memory of a flood.
         if self.entries.is_empty() && self.entries.capacity() > 64 {
             self.entries = VecDeque::new();
             self.index = HashMap::new();
+            self.held = VecDeque::new();
         }
     }
 }
@@ -190,6 +228,26 @@ mod tests {
     }
 
     #[test]
+    fn probes_of_a_held_source_are_due_a_second_later() {
+        let mut half = HalfOpen::default();
+        let other = Key { peer: SocketAddr::new([203, 0, 113, 10].into(), 9), ..key(9, 4) };
+        for key in [key(1, 1), key(1, 2), other, key(1, 3)] {
+            half.wait_for_handshake(at(100), key, probe(key));
+        }
+        half.complete(&key(1, 2));
+        half.hold(at(200), key(1, 1).peer.ip());
+        assert_eq!((half.next_due(), half.take_due(at(1199))), (Some(at(1200)), None));
+        let due: Vec<u16> =
+            std::iter::from_fn(|| half.take_due(at(1200))).map(|probe| probe.port.number).collect();
+        assert_eq!(due, [1, 3]);
+        assert_eq!((half.waiting(), half.next_due()), (1, Some(at(3100))));
+        assert!(half.take_due(at(3100)).is_some());
+        // Nothing waits for a source whose handshakes are over.
+        half.hold(at(4000), key(1, 1).peer.ip());
+        assert_eq!(half.next_due(), None);
+    }
+
+    #[test]
     fn oldest_is_returned_early_when_full() {
         let mut half = HalfOpen::with_limit(3);
         for port in 1..=3 {
@@ -214,13 +272,14 @@ mod tests {
         // A deque's capacity is the next power of two, a hash table's eight sevenths of that, plus
         // a control byte per place.
         let entries = WAITING_MAX.next_power_of_two() * size_of::<Entry>();
+        let held = WAITING_MAX.next_power_of_two() * size_of::<(MonoTime, IpAddr)>();
         let index = (WAITING_MAX * 8 / 7).next_power_of_two() * (size_of::<(Key, u64)>() + 1);
         // A connection is in the epoll set (the kernel's memory), a table and the list of
         // deadlines: less than 128 bytes.
         let guests = 2 * crate::decoy::tcp::CONNECTIONS_MAX * 128;
         assert!(
-            entries + index + guests < crate::decoy::MEMORY_MAX,
-            "{entries} + {index} + {guests}"
+            entries + index + held + guests < crate::decoy::MEMORY_MAX,
+            "{entries} + {index} + {held} + {guests}"
         );
     }
 

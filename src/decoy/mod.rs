@@ -336,6 +336,12 @@ impl Decoy {
         early
     }
 
+    /// The rules hold a source from a SYN on that they logged before: it need not wait as long as
+    /// others for its handshakes.
+    pub fn hold(&mut self, now: MonoTime, source: IpAddr) {
+        self.half_open.hold(now, source);
+    }
+
     /// Serves connections, datagrams and timers, within bounds and without waiting.
     /// [`Decoy::as_fd`] and [`Decoy::next_timer`] show what is left.
     pub fn serve(&mut self, now: MonoTime, engine: &mut impl Evaluate) {

@@ -141,13 +141,14 @@ impl PacketThread {
                     return;
                 }
                 *evaluated += 1;
-                // What the decoys' rules log may be the beginning of a handshake. What is held is
-                // logged before it comes to them.
-                let probe = match parsed.transport {
-                    wire::Transport::Tcp(segment)
-                        if packet.hook == PREROUTING && matches!(hold, Hold::None | Hold::New) =>
-                    {
+                // What the decoys' rules log may be the beginning of a handshake.
+                let probe = match (parsed.transport, hold) {
+                    (wire::Transport::Tcp(segment), Hold::None) if packet.hook == PREROUTING => {
                         decoy.wait_for_handshake(now, segment.source_port, probe)
+                    }
+                    (_, Hold::New) if packet.hook == PREROUTING => {
+                        decoy.hold(now, probe.source);
+                        None
                     }
                     _ => Some(probe),
                 };

@@ -12,9 +12,10 @@ use crate::nft::model::{
     Statement, Verdict, protocol, tcp_flag,
 };
 use crate::ruleset::SetId;
+use crate::ruleset::reflex::{DECOY_COUNT, Reflex};
 use crate::ruleset::statements::{
     back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified, is_in, is_not,
-    is_protocol, only_flags, opens, rule,
+    is_not_in, is_protocol, jump, only_flags, opens, rule,
 };
 
 /// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the
@@ -51,6 +52,7 @@ impl Builder<'_> {
     pub(super) fn decoy(&self) -> Vec<Chain> {
         let mut chains = vec![self.decoy_answer()];
         if self.tcp_decoys {
+            chains.extend(self.decoy_reflex().map(Reflex::decoys));
             chains.extend([
                 self.decoy_new(DECOY_SYN, "logged first: the daemon waits for the handshake"),
                 self.decoy_new(
@@ -100,15 +102,23 @@ impl Builder<'_> {
         chains
     }
 
+    /// The reflex, if it counts TCP ports.
+    fn decoy_reflex(&self) -> Option<&Reflex> {
+        self.reflex.as_ref().filter(|_| self.config.has_reflex(&self.config.tcp))
+    }
+
     fn decoy_new(&self, name: &'static str, why: &'static str) -> Chain {
-        let rules = vec![
+        let mut rules = vec![
             rule(why, [self.log()]),
             rule(
                 "each answer occupies a conntrack entry for up to two minutes",
                 [Statement::LimitOver { rate: DECOY_RATE, burst: DECOY_BURST }, drop()],
             ),
-            rule("", [goto(DECOY_ANSWER)]),
         ];
+        if name == DECOY_SYN && self.decoy_reflex().is_some() {
+            rules.push(rule("distinct ports are counted", [jump(DECOY_COUNT)]));
+        }
+        rules.push(rule("", [goto(DECOY_ANSWER)]));
         chain(name, rules)
     }
 
@@ -148,6 +158,16 @@ impl Builder<'_> {
 
     fn decoy_tcp(&self) -> Chain {
         let mut rules = self.decoy_not_ours();
+        if self.holds() {
+            rules.extend(self.each_slowed("a slowed source sees no decoys", |family| {
+                vec![
+                    opens(),
+                    is_in(family.source, family.held),
+                    is_not_in(family.address, family.spared),
+                    back(),
+                ]
+            }));
+        }
         rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
         rules.push(rule(
             "the end of a handshake with SYN cookies, or an ACK scan; other flags continue to `watch`",

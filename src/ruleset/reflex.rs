@@ -36,7 +36,7 @@ use super::family::{Family, each};
 use super::sets::SetId;
 use super::slow::SLOW;
 use super::statements::{
-    LOG_PREFIX, PROBE, chain, drop, goto, is, is_in, log, matches, rule, update,
+    LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, log, matches, rule, update,
 };
 use super::unproven::STILL;
 use crate::config::Config;
@@ -66,6 +66,8 @@ const SCORE_SUSPECT: &str = "score_suspect";
 const SCORE_FLOOD: &str = "score_flood";
 const COUNT_SUSPECT: &str = "count_suspect";
 const COUNT_FLOOD: &str = "count_flood";
+/// The entry for a SYN that a decoy answers.
+pub(super) const DECOY_COUNT: &str = "decoy_count";
 
 /// Most elements of each set: more than the tiers admit, see below. A full set costs 23 to 71 MB of
 /// the kernel's memory (82 bytes an address, 115 a probed port, 178 a bucket; measured on Linux
@@ -284,6 +286,42 @@ impl Reflex {
         first.append(&mut hold);
         chains.push(chain(REFLEX, first));
         chains
+    }
+
+    /// For connect mode: a chain that counts the port of a SYN which a decoy answers, and holds the
+    /// source from the one that exceeds the trigger. That one is answered too, since its handshake
+    /// may be the proof. Called for no more SYNs than decoys answer, so that the sets have room.
+    pub(super) fn decoys(&self) -> Chain {
+        let window = Duration::from_secs(self.window);
+        let held = |family: Family| {
+            [update(family.held, family.source, self.hold), log(HELD_PREFIX, self.group)]
+        };
+        let why = "sources that are never blocked are never held";
+        let mut rules = self.each(why, |family| vec![is_in(family.address, family.spared), back()]);
+        if !self.counts() {
+            rules.extend(self.each("held from the first SYN on", |family| held(family).into()));
+            return chain(DECOY_COUNT, rules);
+        }
+        rules.extend(self.each("a port counts once in a window", |family| {
+            vec![Statement::Lookup { set: family.seen.spec(), key: family.port() }, back()]
+        }));
+        let over = Some(refill(self.trigger, self.window));
+        let why = "held, and logged once more, with one port more than the trigger allows";
+        rules.extend(self.each(why, |family| {
+            let timeout = Some(window);
+            let mut statements = vec![
+                Statement::Add { set: family.seen.spec(), key: family.port(), timeout },
+                Statement::Update {
+                    set: family.score.spec(),
+                    key: vec![family.source],
+                    timeout,
+                    over,
+                },
+            ];
+            statements.extend(held(family));
+            statements
+        }));
+        chain(DECOY_COUNT, rules)
     }
 
     /// The allow list was accepted before; but a prefix is more than the allowed address in it, and

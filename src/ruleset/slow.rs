@@ -99,7 +99,11 @@ impl Builder<'_> {
     }
 
     /// A rule for each kind of source that is slowed.
-    fn each_slowed(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
+    pub(super) fn each_slowed(
+        &self,
+        why: &'static str,
+        of: impl Fn(Family) -> Vec<Statement>,
+    ) -> Vec<Rule> {
         let families = Family::both(self.config.block.ipv6.first);
         each(families.into_iter().chain(self.slowed_prefixes()), why, of)
     }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::daemon::Daemon;
+use support::daemon::{AT_DEFAULTS, Daemon};
 use support::netns::Namespace;
 use support::scene::nmap;
 use support::{eventually, missing};
@@ -281,6 +281,49 @@ fn a_half_open_scan_of_decoys_is_detected() {
             "{row}"
         );
         assert!(decoy(&daemon, "half_open") > 0 && decoy(&daemon, "connections") == 0);
+    }
+}
+
+// P23
+#[test]
+fn a_fast_half_open_scan_learns_no_more_decoys_than_a_source_may_touch_and_one() {
+    need!("nmap");
+    for (yaml, state) in [(AT_DEFAULTS, "slowed"), ("", "blocked")] {
+        for (host, source, six) in [(HOST4, SCANNER4, false), (HOST6, SCANNER6, true)] {
+            let net = Net::new();
+            let daemon = Daemon::start(&net.host, &format!("{}{yaml}\n", tcp("\"1-5000\"", 2)));
+            let mut words = vec![
+                "-sS",
+                "-T4",
+                "--min-rate",
+                "1000",
+                "--max-retries",
+                "0",
+                "-p",
+                "1-600",
+                "-v",
+                host,
+            ];
+            if six {
+                words.push("-6");
+            }
+            let began = std::time::Instant::now();
+            let report = net.nmap(&words);
+            let open = report.matches("Discovered open port").count();
+            let state_of = || {
+                let list = daemon.json(&["list"]);
+                let row = list.as_array().unwrap().iter().find(|row| row["address"] == source);
+                row.map(|row| row["state"].as_str().unwrap().to_owned())
+            };
+            assert!(
+                eventually(Duration::from_secs(3), || state_of().as_deref() == Some(state)),
+                "{source}: {:?} {}",
+                state_of(),
+                daemon.log()
+            );
+            println!("{host}: {open} of 600 open, {state} within {:?}", began.elapsed());
+            assert!((1..=3).contains(&open), "{open} of 600: {report}");
+        }
     }
 }
 
