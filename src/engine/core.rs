@@ -15,6 +15,7 @@ use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
 use super::flood::FloodDetector;
 use super::ledger::{Account, Ledger};
+use super::longterm::LongTerm;
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::slowed::Slowed;
@@ -59,6 +60,7 @@ pub struct Engine {
     /// Ports that services listen on.
     services: BTreeSet<Port>,
     ledger: Ledger,
+    longterm: LongTerm,
     blocks: Blocks,
     offenders: Offenders,
     slowed: Slowed,
@@ -93,6 +95,7 @@ impl Engine {
         let shape = policy.shape();
         Self {
             ledger: Ledger::new(shape, seed[0]),
+            longterm: LongTerm::new(seed[0].rotate_left(32) ^ seed[1]),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
             slowed: Slowed::default(),
@@ -163,7 +166,7 @@ impl Engine {
     }
 
     /// Restores offenders and evidence of an earlier run. Skips sources that are known already, and
-    /// evidence that has expired.
+    /// evidence that has expired, but for what the long window keeps.
     pub fn recall(
         &mut self,
         now: MonoTime,
@@ -190,6 +193,8 @@ impl Engine {
                 probes: evidence.probes,
             };
             self.ledger.recall(now, evidence.source, known, self.counted);
+            let key = self.ledger.key_of(evidence.source);
+            self.longterm.recall(now, key, evidence.last.min(now), evidence.long);
         }
         if self.sweep_at.is_none() && self.ledger.sources() > 0 {
             self.sweep_at = Some(now.after(SWEEP_EVERY));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{MonoTime, NotBlocked, Source};
+use super::{LongTermBits, MonoTime, NotBlocked, Source};
 use crate::probe::{Port, ScanKind};
 
 /// Sizes, and counters since the engine was created.
@@ -80,6 +80,8 @@ pub struct Evidence {
     pub probes: u32,
     /// The ports within the window, unordered.
     pub ports: Vec<TouchView>,
+    /// Its ports within the long window.
+    pub long: LongTermBits,
 }
 
 /// A port that the rules remember of a source, restored by

@@ -12,7 +12,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Row, Statement, Transaction, params_from_iter};
 
 use super::{Block, Change};
-use crate::engine::{Evidence, MonoTime, Offender, Source, TouchView};
+use crate::engine::{Evidence, LongTermBits, MonoTime, Offender, Source, TouchView};
 use crate::probe::{Port, ScanKind, Transport};
 
 // The columns in the order in which they are written and read; the last one is the sum.
@@ -199,9 +199,12 @@ impl<'a> RowWriter<'a> {
     }
 
     pub(super) fn put_evidence(&mut self, evidence: &Evidence) -> rusqlite::Result<()> {
-        let Evidence { source, first, last, last_reported, probes, ports } = evidence;
+        let Evidence { source, first, last, last_reported, probes, ports, long } = evidence;
         let latest = ports.iter().map(|touch| touch.at).max().unwrap_or(*last).max(*last);
-        let ports: Vec<u8> = ports.iter().flat_map(|touch| touch_bytes(touch, latest)).collect();
+        let mut ports: Vec<u8> =
+            ports.iter().flat_map(|touch| touch_bytes(touch, latest)).collect();
+        // Behind the touches, where earlier versions read nothing.
+        ports.extend([long.current, long.previous].into_iter().flat_map(u32::to_be_bytes));
         let values = [
             source.to_string().into(),
             source.prefix_len().into(),
@@ -279,11 +282,21 @@ pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Evidence> {
         last,
         last_reported: row.get(4)?,
         probes: row.get(5)?,
+        long: long_bits(ports.remainder()),
         ports: ports
             .map(|bytes| touch(bytes, last))
             .collect::<Option<_>>()
             .ok_or(FromSqlError::InvalidType)?,
     })
+}
+
+/// The long window's bits behind the touches; none in a row of an earlier version.
+fn long_bits(bytes: &[u8]) -> LongTermBits {
+    let Some((current, previous)) = bytes.split_first_chunk::<4>() else {
+        return LongTermBits::default();
+    };
+    let previous = previous.first_chunk::<4>().copied().unwrap_or_default();
+    LongTermBits { current: u32::from_be_bytes(*current), previous: u32::from_be_bytes(previous) }
 }
 
 /// Transport, kind of scan, ambiguous, reserved, number (2 bytes), age in milliseconds before

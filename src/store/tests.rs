@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rusqlite::types::{Value, ValueRef};
 
 use super::*;
-use crate::engine::TouchView;
+use crate::engine::{LongTermBits, TouchView};
 use crate::probe::{ScanKind, Transport};
 use crate::sys::files;
 
@@ -52,6 +52,7 @@ fn content() -> Content {
         last_reported: Some(at(9)),
         probes: 7,
         ports: vec![touch(53, 0), touch(4, 90)],
+        long: LongTermBits { current: 0x8000_0001, previous: 6 },
     };
     Content {
         mark: mark("a", 100),
@@ -411,6 +412,7 @@ fn rows_are_bounded_and_expired_ones_deleted() {
             last_reported: None,
             probes: 1,
             ports: Vec::new(),
+            long: LongTermBits::default(),
         };
         Change::Evidence(evidence)
     };

@@ -31,6 +31,9 @@ const GATHER_TIME: Duration = Duration::from_millis(20);
 /// More changes than this are written as a list of all blocks.
 const PENDING_MAX: usize = 16_384;
 
+/// How long the evidence about a source is kept: the engine's long window is a day.
+const LONG_WINDOW: Duration = Duration::from_secs(86_400);
+
 /// Time between writes of new evidence: a power failure loses this much.
 const EVIDENCE_EVERY: Duration = Duration::from_secs(30);
 
@@ -426,7 +429,7 @@ impl Worker {
         self.write_memory_if_changed();
         if self.is_dirty && now >= self.prune_at && self.can_write() {
             self.prune_at = now + PRUNE_EVERY;
-            let evidence = at.before(self.config.scan_window);
+            let evidence = at.before(self.config.scan_window.max(LONG_WINDOW));
             let offenders = at.before(self.config.block.escalate.memory);
             let is_pruned =
                 self.write_with(|database, mark| database.prune(mark, evidence, offenders));

@@ -134,6 +134,35 @@ fn ports_before_a_kill_count_with_those_after_it() {
     }
 }
 
+/// With a window of a second; `nmap -T0` waits 301 of them, and the window has 600.
+#[test]
+fn a_scan_slower_than_the_window_is_blocked_across_a_restart() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    const YAML: &str = "scan_window: 1s\ntcp: { advanced_ports: 1-1023 }";
+    let scene = Scene::new(&["10.71.1.1/24", "fd71::1/64"], &["10.71.1.2/24", "fd72::2/64"])
+        .with_prefixes(&["fd72::/64"])
+        .with_route_to("fd71::/64");
+    let mut daemon = Daemon::start(&scene.host, YAML);
+    let sources = [(HOST, SCANNER), ("fd71::1", "fd72::2")];
+    for port in 1..=24 {
+        for (host, scanner) in sources {
+            syns(&scene, scanner, host, &format!("-p{}", port * 7));
+        }
+        if port == 11 {
+            assert!(daemon.blocked().is_empty(), "eleven ports within the day");
+            daemon.stop();
+            daemon.restart(YAML);
+        }
+        std::thread::sleep(Duration::from_millis(1100));
+    }
+    for (_, scanner) in sources {
+        daemon.wait_for_block(scanner);
+    }
+    assert!(daemon.log().contains("ports or more in a day"), "{}", daemon.log());
+}
+
 #[test]
 fn a_start_waits_for_no_full_set_and_packets_for_no_piece_of_it() {
     if missing(TOOLS).is_some() {

@@ -114,7 +114,7 @@ impl Engine {
         done.released = self.slowed_within(target, account);
         for source in &done.released {
             self.forgive(now, *source, actions);
-            self.ledger.forget(*source);
+            self.forget(*source);
             self.end_slowing(*source, SlowEnding::Manual, actions);
         }
         done.target = Some(account);
@@ -134,7 +134,7 @@ impl Engine {
         let all: Vec<Source> = self.slowed.views(now, None).map(|view| view.source).collect();
         for source in &all {
             self.end_slowing(*source, SlowEnding::Manual, actions);
-            self.ledger.forget(*source);
+            self.forget(*source);
         }
         all.len()
     }
@@ -168,7 +168,7 @@ impl Engine {
         let was_blocked = self.blocks.removed(source, actions);
         if was_blocked && self.policy.is_account(source) {
             self.forgive(now, source, actions);
-            self.ledger.forget(source);
+            self.forget(source);
         }
         was_blocked
     }

@@ -43,7 +43,7 @@ impl Engine {
             // administrator unblocked it.
             Followup::Forgiven(source) if self.policy.is_account(source) => {
                 self.forgive(now, source, actions);
-                self.ledger.forget(source);
+                self.forget(source);
             }
             // If the address leaves the list before the hold expires, the hold would hide its
             // probes until then.
@@ -112,7 +112,7 @@ impl Engine {
             let forget = (ending == SlowEnding::Services).then(|| self.touched(source));
             actions.push(Action::Release { source, forget });
             if ending == SlowEnding::Services {
-                self.ledger.forget(source);
+                self.forget(source);
             }
             self.end_slowing(source, ending, actions);
         }

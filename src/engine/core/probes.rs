@@ -9,6 +9,7 @@ use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
 use crate::engine::ledger::{Key, Place};
+use crate::engine::longterm;
 use crate::engine::policy::Triggers;
 use crate::engine::slowed::{PREFIX_SHARE, Slowing};
 use crate::engine::status::Status;
@@ -49,7 +50,9 @@ impl Engine {
         let by_rules = by_rules
             && (!prefix.is_some_and(|prefix| self.is_slowed(prefix)) || self.is_slowed(account));
         let touch = Touch::new(now, probe);
-        let (found, tally) = self.count(now, self.ledger.key_of(account), touch);
+        let key = self.ledger.key_of(account);
+        let (found, mut tally) = self.count(now, key, touch);
+        self.count_long(now, key, touch, &mut tally);
         let shared = prefix.and_then(|prefix| {
             let (key, touch) = self.share(now, prefix, (found, tally), touch)?;
             Some((prefix, key, touch))
@@ -72,6 +75,27 @@ impl Engine {
     fn count(&mut self, now: MonoTime, account: Key, touch: Touch) -> (Option<Place>, Tally) {
         let found = self.ledger.touch(now, account, touch, self.counted);
         (found, self.ledger.tally(now, found, self.counted))
+    }
+
+    /// Adds a touch to the long window. A source that has passed its trigger has passed the short
+    /// one too.
+    #[inline]
+    fn count_long(&mut self, now: MonoTime, account: Key, touch: Touch, tally: &mut Tally) {
+        if touch.ambiguous() || !touch.counts(self.counted) {
+            return;
+        }
+        let trigger = self.policy.trigger();
+        if let Some(most) = longterm::trigger(trigger)
+            && self.longterm.touch(now, account, touch.port()) >= most
+        {
+            tally.plain = tally.plain.max(trigger + 1);
+        }
+    }
+
+    /// Forgets the evidence about a source.
+    pub(super) fn forget(&mut self, source: Source) {
+        self.ledger.forget(source);
+        self.longterm.forget(self.ledger.key_of(source));
     }
 
     /// What the account of a touch that was just recorded gives its prefix of it.
@@ -449,8 +473,15 @@ impl Engine {
         proven: bool,
     ) -> Reason {
         let horizon = self.ledger.horizon(now);
-        let detail =
+        let mut detail =
             self.ledger.inspect(source, |known| detail(known.slots, horizon)).unwrap_or_default();
+        let long = self.longterm.get(now, self.ledger.key_of(source));
+        let ports = (long.current | long.previous).count_ones();
+        if longterm::trigger(self.policy.trigger()).is_some_and(|most| ports >= most)
+            && !self.tally(source).reports_at(self.policy.trigger())
+        {
+            detail = format!("{ports} ports or more in a day");
+        }
         Reason::Scan { scan, proven, detail }
     }
 }

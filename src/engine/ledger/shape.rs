@@ -61,7 +61,7 @@ pub(in crate::engine) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn key(self, source: Source) -> Key {
+    pub(in crate::engine) fn key(self, source: Source) -> Key {
         Key::of(source, self.ipv6)
     }
 
