@@ -229,8 +229,8 @@ mod tests {
 
     #[test]
     fn each_class_has_its_own_bucket() {
-        let mut limiter = Limiter::default();
-        limiter.unproven_held = Some(MonoTime::default());
+        let mut limiter =
+            Limiter { unproven_held: Some(MonoTime::default()), ..Limiter::default() };
         for class in CLASSES {
             assert!(limiter.admit(class, 0, MonoTime::default()));
             let bucket = limiter.classes.get_mut(&class).unwrap();
