@@ -73,7 +73,7 @@ impl Config {
     }
 
     /// Whether a scan over this transport may lead to a block.
-    fn may_block(&self, protocol: &Protocol) -> bool {
+    pub fn may_block(&self, protocol: &Protocol) -> bool {
         self.mode == Mode::Enforce
             && protocol.action == ProtocolAction::Block
             && self.block.total > 0

@@ -45,13 +45,24 @@ const MAX_SECOND_CHANCES: u32 = 8;
 /// Evidence that a source does not see our answers, in bits.
 const BLIND_BITS: i32 = -10;
 
+/// Ports that one client tries together, again and again when they are closed: a mail program, a
+/// browser, a member of a domain, a client of file systems. Behind a gateway there may be one of
+/// each, so each kind counts as one port.
+const TOGETHER: [&[u16]; 4] = [
+    &[25, 110, 143, 465, 587, 993, 995],
+    &[80, 443, 8080, 8443],
+    &[53, 88, 135, 139, 389, 445, 464, 636, 3268, 3269],
+    &[111, 635, 2049, 20048],
+];
+
 /// What a source's retransmissions say about its address.
 ///
 /// While a source is slowed, the rules answer a random half of the closed watched ports that it
 /// probes. A sender that sees the answers retransmits to the silent ports only; one that does not see
 /// them (a forged address, a stateless scanner) to both kinds alike. This is a sequential probability
 /// ratio test (Wald 1945) of these two hypotheses. Each port counts once, because all
-/// retransmissions to one port depend on the same random number.
+/// retransmissions to one port depend on the same random number; each kind of [`TOGETHER`]
+/// counts as one port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Proof {
     ports: Vec<u16>,
@@ -65,6 +76,8 @@ struct Proof {
 impl Proof {
     /// Counts a retransmission. Returns whether it proves the source.
     fn note(&mut self, port: u16, answered: bool, bits: i32) -> bool {
+        let together = TOGETHER.into_iter().find(|ports| ports.contains(&port));
+        let port = together.and_then(|ports| ports.first().copied()).unwrap_or(port);
         if self.is_blind || self.ports.len() >= PORTS_MAX || self.ports.contains(&port) {
             return false;
         }
@@ -345,6 +358,18 @@ mod tests {
         let mut slowed = Slowed::default();
         slow(&mut slowed, at(1), 1, true);
         assert!((0..1000).all(|_| !slowed.retransmission(source(1), 7, false)));
+    }
+
+    // P3
+    #[test]
+    fn ports_that_one_client_tries_together_count_once() {
+        let mut slowed = Slowed::default();
+        slow(&mut slowed, at(1), 1, true);
+        let ports = TOGETHER.iter().flat_map(|ports| ports.iter());
+        assert!(ports.clone().count() > BITS as usize);
+        assert!(ports.clone().all(|port| !slowed.retransmission(source(1), *port, false)));
+        let bits = slowed.view(at(1), source(1)).map(|view| view.proof.bits);
+        assert_eq!(bits, Some(TOGETHER.len() as i32));
     }
 
     #[test]

@@ -211,6 +211,9 @@ impl MetaKey {
 pub enum CtKey {
     /// The state, as bits.
     State = 0,
+    /// Whether the packet comes from the host that opened the connection (`enum
+    /// ip_conntrack_dir`).
+    Direction = 1,
     /// The status, as bits.
     Status = 2,
     /// The destination port of the connection's first packet, before destination NAT.
@@ -219,16 +222,22 @@ pub enum CtKey {
 
 impl CtKey {
     /// All that are used.
-    pub const ALL: [Self; 3] = [Self::State, Self::Status, Self::OriginalDport];
+    pub const ALL: [Self; 4] = [Self::State, Self::Direction, Self::Status, Self::OriginalDport];
 
     /// The direction that the key is asked of, if it has one for each (`enum ip_conntrack_dir`).
     pub(super) const fn direction(self) -> Option<u8> {
         match self {
-            Self::State | Self::Status => None,
-            Self::OriginalDport => Some(0),
+            Self::State | Self::Direction | Self::Status => None,
+            Self::OriginalDport => Some(IP_CT_DIR_ORIGINAL),
         }
     }
 }
+
+/// `IP_CT_DIR_ORIGINAL` (linux/netfilter/nf_conntrack_tuple_common.h).
+pub(super) const IP_CT_DIR_ORIGINAL: u8 = 0;
+
+/// `IPS_ASSURED` (linux/netfilter/nf_conntrack_common.h): for TCP, the handshake is complete.
+pub(super) const IPS_ASSURED: u32 = 1 << 2;
 
 /// `IPS_DST_NAT` (linux/netfilter/nf_conntrack_common.h): destination NAT changed the connection.
 pub(super) const IPS_DST_NAT: u32 = 1 << 5;

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::expr::{
-    CtKey, Expr, IPS_DST_NAT, MetaKey, PayloadBase, QUEUE_BYPASS, REG_1, REG_2, REG32_00, Register,
-    VerdictCode,
+    CtKey, Expr, IP_CT_DIR_ORIGINAL, IPS_ASSURED, IPS_DST_NAT, MetaKey, PayloadBase, QUEUE_BYPASS,
+    REG_1, REG_2, REG32_00, Register, VerdictCode,
 };
 use super::model::{
     NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit,
@@ -56,6 +56,11 @@ impl Lowering {
                 self.ct_bits(CtKey::State, *states);
             }
             Statement::CtStatusDnat => self.ct_bits(CtKey::Status, IPS_DST_NAT),
+            Statement::CtAssured => self.ct_bits(CtKey::Status, IPS_ASSURED),
+            Statement::CtOriginal => {
+                self.out.push(Expr::Ct { key: CtKey::Direction, dreg: REG_1 });
+                self.cmp(Op::Eq, vec![IP_CT_DIR_ORIGINAL]);
+            }
             Statement::TcpFlags { mask, value } => {
                 self.depend(Selector::TcpDport);
                 // Flags are the 14th byte of the TCP header (RFC 9293, 3.1).

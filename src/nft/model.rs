@@ -157,6 +157,12 @@ pub enum Statement {
     CtState(u32),
     /// Goes on only if destination NAT has changed the connection: `ct status dnat`.
     CtStatusDnat,
+    /// Goes on only if both hosts have shown that they know the other's sequence numbers: `ct status
+    /// assured`.
+    CtAssured,
+    /// Goes on only if the packet comes from the host that opened the connection: `ct direction
+    /// original`.
+    CtOriginal,
     /// Goes on only if `tcp flags & mask == value`.
     TcpFlags {
         /// The flags looked at.

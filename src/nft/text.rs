@@ -154,6 +154,8 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
             write!(out, "ct state {}", names.join(","))
         }
         Statement::CtStatusDnat => out.write_str("ct status dnat"),
+        Statement::CtAssured => out.write_str("ct status assured"),
+        Statement::CtOriginal => out.write_str("ct direction original"),
         Statement::TcpFlags { mask, value } => {
             write!(out, "tcp flags & {} == {}", in_brackets(*mask), flags(*value))
         }

@@ -33,7 +33,7 @@ const DECOY_BURST: u32 = 4000;
 const DECOY: &str = "decoy";
 const DECOY_HOST: &str = "decoy_host";
 const DECOY_TCP: &str = "decoy_tcp";
-const DECOY_SYN: &str = "decoy_syn";
+pub(super) const DECOY_SYN: &str = "decoy_syn";
 const DECOY_ACK: &str = "decoy_ack";
 const DECOY_UDP: &str = "decoy_udp";
 const DECOY_ANSWER: &str = "decoy_answer";
@@ -59,8 +59,9 @@ impl Builder<'_> {
                     DECOY_ACK,
                     "logged first, with a rate of its own, because SYNs may use up theirs",
                 ),
-                self.decoy_tcp(),
             ]);
+            chains.extend(self.known_decoy());
+            chains.push(self.decoy_tcp());
         }
         if self.udp_decoys {
             let mut chain = self.decoy_new(DECOY_UDP, "logged first");
@@ -168,6 +169,7 @@ impl Builder<'_> {
                 ]
             }));
         }
+        rules.extend(self.known_decoys());
         rules.push(rule("a connection is opened", [opens(), goto(DECOY_SYN)]));
         rules.push(rule(
             "the end of a handshake with SYN cookies, or an ACK scan; other flags continue to `watch`",

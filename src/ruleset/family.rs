@@ -28,6 +28,10 @@ pub(super) struct Family {
     pub(super) patient: SetId,
     pub(super) blind: SetId,
     pub(super) unproven: SetId,
+    pub(super) completed: SetId,
+    pub(super) known: SetId,
+    pub(super) slack: SetId,
+    pub(super) excused: SetId,
     /// Protocol and type of an echo request (RFC 792; RFC 4443, 4.1).
     pub(super) echo_request: (u8, u32),
 }
@@ -57,6 +61,10 @@ impl Family {
                 patient: SetId::Patient4,
                 blind: SetId::Blind4,
                 unproven: SetId::Unproven4,
+                completed: SetId::Completed4,
+                known: SetId::Known4,
+                slack: SetId::Slack4,
+                excused: SetId::Excused4,
                 echo_request: (1, 8),
             },
             Self {
@@ -80,6 +88,10 @@ impl Family {
                 patient: SetId::Patient6,
                 blind: SetId::Blind6,
                 unproven: SetId::Unproven6,
+                completed: SetId::Completed6,
+                known: SetId::Known6,
+                slack: SetId::Slack6,
+                excused: SetId::Excused6,
                 echo_request: (58, 128),
             },
         ]

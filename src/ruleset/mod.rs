@@ -5,6 +5,7 @@
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
 //! * `watch`: packets to this host; `exempt`: those of what is never blocked. `forward`: packets to
 //!   other hosts.
+//! * `known`: closed ports of clients that use services.
 //! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
@@ -12,6 +13,7 @@ mod decoy;
 mod exempt;
 mod family;
 mod forward;
+mod known;
 pub(crate) mod messages;
 pub(crate) mod reflex;
 pub(crate) mod sets;
@@ -251,6 +253,7 @@ impl Builder<'_> {
             sets.extend(reflex::held_sets());
             sets.extend(self.slow_sets());
         }
+        sets.extend(self.known_sets());
         if self.config.queues_connections() && self.reflex.is_none() {
             let set = |id| Set {
                 timeouts: true,
@@ -308,6 +311,7 @@ impl Builder<'_> {
             }
             chains.extend([self.probe(), self.exempt_probe(), self.open()]);
             chains.extend(self.reflex.iter().flat_map(Reflex::chains));
+            chains.extend(self.known_chains());
             if !self.tcp.is_empty() {
                 chains.extend([self.log_only(), self.tcp_probe(), self.sctp_probe()]);
             }
@@ -481,6 +485,7 @@ impl Builder<'_> {
         if self.holds() {
             rules.extend(self.slow_probes(if self.slows() { SLOW_PROBE } else { STILL }));
         }
+        rules.extend(self.known_probes());
         if self.config.has_reflex(&self.config.tcp) {
             rules.push(rule(
                 "other closed connections cause such packets too, so these alone never trigger",

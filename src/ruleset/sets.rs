@@ -103,11 +103,27 @@ pub enum SetId {
     Blind4,
     /// The same for IPv6.
     Blind6,
+    /// How many connections to services an IPv4 source completed, by a limit; never looked up.
+    Completed4,
+    /// The same for IPv6 prefixes of `block.ipv6.then` bits, by their first address.
+    Completed6,
+    /// IPv4 sources that completed some connections lately.
+    Known4,
+    /// The same for IPv6 prefixes.
+    Known6,
+    /// How many closed ports of a known IPv4 source still do not count, by a limit; never looked up.
+    Slack4,
+    /// The same for IPv6 prefixes.
+    Slack6,
+    /// (known IPv4 source, protocol, port) that does not count.
+    Excused4,
+    /// The same for IPv6 prefixes.
+    Excused6,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 54] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -154,6 +170,14 @@ impl SetId {
         Self::Patient6,
         Self::Blind4,
         Self::Blind6,
+        Self::Completed4,
+        Self::Completed6,
+        Self::Known4,
+        Self::Known6,
+        Self::Slack4,
+        Self::Slack6,
+        Self::Excused4,
+        Self::Excused6,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -212,6 +236,14 @@ impl SetId {
             Self::Patient6 => SetSpec::new("patient6", IP6).transient(),
             Self::Blind4 => SetSpec::new("blind4", IP4).transient(),
             Self::Blind6 => SetSpec::new("blind6", IP6).transient(),
+            Self::Completed4 => SetSpec::new("completed4", IP4).transient(),
+            Self::Completed6 => SetSpec::new("completed6", IP6).transient(),
+            Self::Known4 => SetSpec::new("known4", IP4).transient(),
+            Self::Known6 => SetSpec::new("known6", IP6).transient(),
+            Self::Slack4 => SetSpec::new("slack4", IP4).transient(),
+            Self::Slack6 => SetSpec::new("slack6", IP6).transient(),
+            Self::Excused4 => SetSpec::new("excused4", PORT4).transient(),
+            Self::Excused6 => SetSpec::new("excused6", PORT6).transient(),
         }
     }
 
@@ -233,7 +265,18 @@ impl SetId {
     /// Whether the reflex fills it: many short-lived elements, with limits that only rules can
     /// write.
     pub const fn is_reflex(self) -> bool {
-        self.spec().transient
+        let is_clients = matches!(
+            self,
+            Self::Completed4
+                | Self::Completed6
+                | Self::Known4
+                | Self::Known6
+                | Self::Slack4
+                | Self::Slack6
+                | Self::Excused4
+                | Self::Excused6
+        );
+        self.spec().transient && !is_clients
     }
 
     /// Whether it holds ranges (flag `interval`).

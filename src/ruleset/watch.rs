@@ -42,6 +42,7 @@ impl Builder<'_> {
 
     pub(super) fn watch(&self) -> Chain {
         let mut rules = self.not_watched();
+        rules.extend(self.completions(Self::of_service()));
         rules.extend([
             live_connections(),
             rule(

@@ -46,6 +46,7 @@ mod rules_first;
 mod ruleset;
 mod services;
 mod shared_host;
+mod slack;
 mod slow;
 mod slowed;
 mod store;

@@ -16,7 +16,7 @@ pub(crate) const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
 pub(crate) const HOST: &str = "10.69.1.1";
 pub(crate) const HONEST: &str = "10.69.1.3";
 /// A second for the retransmission of a SYN (RFC 6298), and what a loaded machine adds.
-const SLOWED: f64 = 1.9;
+pub(crate) const SLOWED: f64 = 1.9;
 /// Services that a scan may learn between trigger and proof: those among the first eight ports that a
 /// connect() scan tries.
 const LEARNED: u32 = 2;
@@ -57,9 +57,9 @@ pub(crate) fn publish(scene: &Scene) -> Namespace {
 /// What an honest host experiences: failed exchanges, the longest new connection and the longest
 /// round trip on an established one, seconds.
 pub(crate) struct Experience {
-    failed: u32,
+    pub(crate) failed: u32,
     pub(crate) slowest: f64,
-    stalled: f64,
+    pub(crate) stalled: f64,
 }
 
 /// An honest host uses a service for some seconds, while `meanwhile` goes on.
@@ -239,7 +239,7 @@ fn a_decoy_of_nmap_loses_no_connection_and_the_scanner_is_blocked() {
 }
 
 /// Packets that the rules of a chain counted which contain `what` and end with a verdict.
-fn counted(host: &Namespace, chain: &str, what: &str, verdict: &str) -> u32 {
+pub(crate) fn counted(host: &Namespace, chain: &str, what: &str, verdict: &str) -> u32 {
     let rules = host.run("nft", &["list", "chain", "inet", "portsentry", chain]);
     let packets =
         |line: &str| line.split("counter packets ").nth(1)?.split(' ').next()?.parse::<u32>().ok();

@@ -33,6 +33,7 @@ fn content(expr: &Expr) -> String {
         }
         Expr::Ct { key, dreg } => match key {
             CtKey::State => format!("ct load state => reg {dreg}"),
+            CtKey::Direction => format!("ct load direction => reg {dreg}"),
             CtKey::Status => format!("ct load status => reg {dreg}"),
             CtKey::OriginalDport => format!("ct load proto_dst => reg {dreg} , dir original"),
         },

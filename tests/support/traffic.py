@@ -594,6 +594,14 @@ def clients(source, destination):
     print(failed, round(slowest, 3), round(stalled, 3))
 
 
+def exchanges(source, destination):
+    """Good connections to port argv[4], argv[5] of them, each ended by the client."""
+    for _ in range(int(sys.argv[5])):
+        with socket.create_connection((destination, int(sys.argv[4])), 5, source_address=(source, 0)) as s:
+            s.sendall(b"x")
+            assert s.recv(1) == b"x"
+
+
 def outage(source, destination):
     """An honest host: a byte goes there and back every 0.1 s on an established connection to port argv[4], and a new connection is tried
     every argv[5] s, for argv[6] s; prints from when to when tries failed, and the longest a byte took, seconds."""
