@@ -10,7 +10,7 @@ use portsentry::engine::MonoTime;
 use portsentry::store::{self, Mark};
 use support::daemon::{AT_DEFAULTS, Daemon};
 use support::netns::Namespace;
-use support::scene::Scene;
+use support::scene::{DEVICE, Scene};
 use support::{eventually, missing};
 
 const TOOLS: &[&str] = &["ip", "nft", "python3"];
@@ -177,6 +177,70 @@ fn containers_with_published_ports_may_restart_while_a_client_polls() {
         scene.host.run("nft", &[publish]);
         let _services = serve(&container, "10.71.1.2", &MAIL);
         all_answer(&scene, &MAIL);
+        assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+    }
+}
+
+/// Another node of the cluster had this address.
+const VIRTUAL: &str = "10.69.1.100";
+
+/// Tries each port of the virtual address in turn, for some time; returns how many connections failed in
+/// the last round.
+fn poll_virtual(scene: &Scene, time: Duration) -> usize {
+    let end = Instant::now() + time;
+    loop {
+        let failed = scene.scanner.enter(|| {
+            let connect = |port: &&str| {
+                let to: SocketAddr = format!("{VIRTUAL}:{port}").parse().unwrap();
+                TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_err()
+            };
+            MAIL.iter().filter(|port| connect(port)).count()
+        });
+        if Instant::now() > end {
+            return failed;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+// P5
+#[test]
+fn a_virtual_address_that_moves_here_brings_its_polling_clients() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let moves = |scene: &Scene| {
+        scene.host.run("ip", &["addr", "add", &format!("{VIRTUAL}/24"), "dev", DEVICE]);
+    };
+    for configuration in [AT_DEFAULTS, ""] {
+        // The services listen on all addresses: nothing happens.
+        let ready = scene();
+        let daemon = Daemon::start(&ready.host, configuration);
+        let _services = serve(&ready.host, "0.0.0.0", &MAIL);
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| poll_virtual(&ready, Duration::from_secs(8)));
+            std::thread::sleep(Duration::from_secs(2));
+            moves(&ready);
+            assert_eq!(client.join().unwrap(), 0);
+        });
+        assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
+        assert!(!daemon.log().contains(CLIENT), "{}", daemon.log());
+
+        // They start when it is here.
+        let late = scene();
+        let daemon = Daemon::start(&late.host, configuration);
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| poll_virtual(&late, Duration::from_secs(20)));
+            std::thread::sleep(Duration::from_secs(2));
+            moves(&late);
+            std::thread::sleep(Duration::from_secs(2));
+            assert!(state_of(&daemon, CLIENT).is_some(), "{}", daemon.log());
+            let _services = serve(&late.host, VIRTUAL, &MAIL);
+            let is_free = || state_of(&daemon, CLIENT).is_none();
+            assert!(eventually(Duration::from_secs(12), is_free), "{}", daemon.log());
+            daemon.wait_for_log("services listen on all ports that it probed");
+            assert_eq!(client.join().unwrap(), 0);
+        });
         assert_eq!(state_of(&daemon, CLIENT), None, "{}", daemon.log());
     }
 }

@@ -30,6 +30,7 @@ mod fail2ban;
 mod firewalls;
 mod flood;
 mod forged;
+mod framed;
 mod ignore;
 mod innocents;
 mod kernels;

@@ -273,6 +273,15 @@ def pings(source, destination):
         raw.send(icmp(source, destination, 3, 3, quoted))
 
 
+def answers(source, destination):
+    """What a host whose address is forged answers: resets and SYN-ACKs to the ports that argv names, and echo replies."""
+    raw = Raw(destination)
+    for port in map(int, sys.argv[4:]):
+        for flags in (RST, RST | ACK, SYN | ACK):
+            raw.send(tcp(source, 40000, destination, port, flags))
+    raw.send(icmp(source, destination, 0, 0, b"answer"))
+
+
 def peers(source, destination):
     """A peer-to-peer program has ended; its peers do not know yet."""
     raw = Raw(destination)

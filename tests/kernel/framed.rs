@@ -1,0 +1,154 @@
+//! What is sent in the names of others, or looks so, proves no host and teaches no scanner.
+
+use crate::support;
+
+use std::time::{Duration, Instant};
+
+use crate::slow::{
+    HONEST, HOST, STALLED, TOOLS, forge, honest, scene, serve, state_of, unharmed, wait_for_state,
+};
+use support::daemon::{AT_DEFAULTS, Daemon};
+use support::flood::{Load, Wire};
+use support::scene::{DEVICE, Scene};
+use support::schedule;
+use support::{eventually, missing};
+
+/// Forged sources by a router: the kernel's table of neighbours holds 1,024.
+fn with_forged_sources() -> Scene {
+    let scene = scene();
+    scene.host.run("ip", &["route", "add", "10.70.0.0/16", "via", HONEST]);
+    scene
+}
+
+/// Every port of these from every address of a network, again and again.
+fn load(network: &str, ports: &[u16], rate: u64, time: Duration) -> Load {
+    Load {
+        sources: network.parse().unwrap(),
+        ports: ports.to_vec(),
+        packets: u64::MAX,
+        time,
+        ..Load::spoofed(HOST.parse().unwrap(), [], rate, time)
+    }
+}
+
+/// An odd number of ports: each source gets every port before one comes again.
+fn no_blind_source_is_proven(network: &str, sources: u64, ports: &[u16], rate: u64) {
+    schedule::alone();
+    assert_eq!(ports.len() % 2, 1);
+    let scene = with_forged_sources();
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let three_times = 3 * sources * ports.len() as u64;
+    let time = Duration::from_secs(60);
+    let load = Load { packets: three_times, ..load(network, ports, rate, time) };
+    let wire = Wire::between(&scene.scanner, &scene.host, DEVICE);
+    let sent = wire.flood(&load);
+    assert_eq!(sent.packets, three_times);
+    // The daemon reads what is left.
+    std::thread::sleep(Duration::from_secs(2));
+    let status = daemon.json(&["status"]);
+    let rows = daemon.json(&["list"]);
+    let rows = rows.as_array().unwrap();
+    println!(
+        "{network}: {} packets at {}/s, {} slowed",
+        sent.packets,
+        sent.rate(),
+        status["slowed"]
+    );
+    assert_eq!((&status["blocked"], &status["causes"]["proven"]), (&0.into(), &0.into()));
+    assert!(rows.iter().all(|row| row["state"] == "slowed" && row["proven"] == false));
+    // All of them passed the trigger. The daemon lists those that the rules could tell it of.
+    let held = |word: &str| status["reflex"][word].as_u64().unwrap();
+    assert!(held("holds") + held("untold_holds") > sources * 9 / 10, "{status}");
+    // Retransmissions were evaluated: without these the test would say nothing.
+    let proof = |row: &serde_json::Value| daemon.json(&["show", row["address"].as_str().unwrap()]);
+    let is_evaluated = |row| {
+        let proof = &proof(row)["proof"];
+        proof["silent"].as_u64() > Some(0) && proof["answered"].as_u64() > Some(0)
+    };
+    assert!(rows.iter().take(200).any(is_evaluated), "{status}");
+}
+
+// P3
+#[test]
+fn of_65_536_blind_sources_that_retry_every_port_twice_none_is_proven() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    no_blind_source_is_proven("10.70.0.0/16", 65_536, &[110, 111, 112, 114, 115], 40_000);
+}
+
+// P3
+#[test]
+fn of_1_024_blind_sources_that_retry_41_ports_twice_none_is_proven() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let ports: Vec<u16> = (200..241).collect();
+    no_blind_source_is_proven("10.70.0.0/22", 1024, &ports, 5000);
+}
+
+// P3
+#[test]
+fn one_scanner_behind_nat64_is_blocked_alone() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    for prefix in ["64:ff9b::", "64:ff9b:1:fffe::"] {
+        let host = |last: u8| format!("{prefix}198.51.100.{last}").parse::<std::net::Ipv6Addr>();
+        let [scanner, neighbour, third, fourth] =
+            [7, 8, 9, 10].map(|last| host(last).unwrap().to_string());
+        for configuration in [AT_DEFAULTS, ""] {
+            let scene = scene();
+            scene.host.run("ip", &["-6", "route", "add", &format!("{prefix}/96"), "dev", DEVICE]);
+            for address in [&scanner, &neighbour, &third, &fourth] {
+                let words = ["addr", "add", &format!("{address}/128"), "dev", DEVICE, "nodad"];
+                scene.scanner.run("ip", &words);
+            }
+            let daemon = Daemon::start(&scene.host, configuration);
+            let _service = serve(&scene.host, "fd69:1::1", &["8000"]);
+            let experience = honest(&scene.scanner, &neighbour, ("fd69:1::1", "8000"), 8, || {
+                // A wrong port each: as a prefix they would be a scanner.
+                for (from, port) in [(&neighbour, "110"), (&third, "111"), (&fourth, "135")] {
+                    scene.traffic("blind_six", from, "fd69:1::1", &[port, port]);
+                }
+                let words = ["-6", "-n", "-Pn", "-sS", "-e", DEVICE, "-S", &scanner, "fd69:1::1"];
+                let words = [&words[..], &["-p1-1023", "--host-timeout", "6s"]].concat();
+                scene.scanner.output("nmap", &words, Duration::from_secs(60));
+                let is_blocked = || state_of(&daemon, &scanner).is_some_and(|it| it.0 == "blocked");
+                assert!(eventually(Duration::from_secs(10), is_blocked), "{}", daemon.log());
+            });
+            unharmed(&experience);
+            assert!(experience.slowest < STALLED, "{}", experience.slowest);
+            assert_eq!(daemon.blocked(), [scanner.clone()], "{}", daemon.log());
+            // By hand.
+            assert!(daemon.ctl(&["unblock", &scanner]).status.success());
+            assert!(daemon.ctl(&["block", &third]).status.success());
+            assert_eq!(daemon.blocked(), [third.clone()]);
+            let pings = |from: &str| scene.scanner.pings(&["-I", from, "fd69:1::1"]);
+            assert!(!pings(&third) && pings(&fourth) && pings(&neighbour));
+        }
+    }
+}
+
+// P3
+#[test]
+fn what_the_owner_of_a_forged_address_answers_renews_no_block() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 6s } }");
+    let _service = serve(&scene.host, HOST, &["8000"]);
+    forge(&scene, HONEST, ["110", "113"], "1", "1");
+    wait_for_state(&daemon, HONEST, "blocked", false);
+    let begun = Instant::now();
+    while state_of(&daemon, HONEST).is_some() {
+        assert_eq!(daemon.json(&["list"])[0]["renewals"], 0);
+        // Its answers to our answers, and to our pings.
+        scene.traffic("answers", HONEST, HOST, &["110", "113", "8000"]);
+        assert!(begun.elapsed() < Duration::from_secs(9), "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 2, || {});
+    assert!(experience.slowest < STALLED && experience.failed == 0);
+}
