@@ -32,6 +32,7 @@ pub(super) struct Family {
     pub(super) known: SetId,
     pub(super) slack: SetId,
     pub(super) excused: SetId,
+    pub(super) passed: SetId,
     /// Protocol and type of an echo request (RFC 792; RFC 4443, 4.1).
     pub(super) echo_request: (u8, u32),
 }
@@ -65,6 +66,7 @@ impl Family {
                 known: SetId::Known4,
                 slack: SetId::Slack4,
                 excused: SetId::Excused4,
+                passed: SetId::Passed4,
                 echo_request: (1, 8),
             },
             Self {
@@ -92,6 +94,7 @@ impl Family {
                 known: SetId::Known6,
                 slack: SetId::Slack6,
                 excused: SetId::Excused6,
+                passed: SetId::Passed6,
                 echo_request: (58, 128),
             },
         ]

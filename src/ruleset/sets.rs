@@ -119,11 +119,15 @@ pub enum SetId {
     Excused4,
     /// The same for IPv6 prefixes.
     Excused6,
+    /// Slowed IPv4 sources whose SYNs found no room in the sets, with a limit; never looked up.
+    Passed4,
+    /// The same for IPv6.
+    Passed6,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 56] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -178,6 +182,8 @@ impl SetId {
         Self::Slack6,
         Self::Excused4,
         Self::Excused6,
+        Self::Passed4,
+        Self::Passed6,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -244,6 +250,8 @@ impl SetId {
             Self::Slack6 => SetSpec::new("slack6", IP6).transient(),
             Self::Excused4 => SetSpec::new("excused4", PORT4).transient(),
             Self::Excused6 => SetSpec::new("excused6", PORT6).transient(),
+            Self::Passed4 => SetSpec::new("passed4", IP4).transient(),
+            Self::Passed6 => SetSpec::new("passed6", IP6).transient(),
         }
     }
 

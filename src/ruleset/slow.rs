@@ -45,7 +45,8 @@ const SLOW_ANSWERED: &str = "slow_answered";
 const SLOW_AGAIN: &str = "slow_again";
 const SLOW_AGAIN_UNLOGGED: &str = "slow_again_unlogged";
 
-/// Maximum elements of each set. Beyond it, new connections pass at once, and probes are dropped.
+/// Maximum elements of each set. Beyond it, probes are dropped, and new connections pass at once, as
+/// many as [`UNASKED`] allows.
 const SIZE: u32 = 400_000;
 /// Maximum ports that are remembered. Those that are answered are among them, in a set of twice the
 /// size, so that it is never full before: a port whose answer could not be recorded would count as
@@ -60,6 +61,10 @@ const YOUNG: Duration = Duration::from_millis(700);
 const RECENT: Duration = Duration::from_millis(2500);
 /// How long a SYN is remembered: the second retransmission follows after three seconds.
 const ASKED: Duration = Duration::from_secs(8);
+/// New connections of a source that pass at once when no more SYNs can be remembered. Forged sources
+/// can bring that about, so a scanner must learn hardly a service by it, and an honest host must get
+/// through.
+const UNASKED: Rate = Rate { packets: 6, per: Unit::Minute, burst: 1 };
 /// With the eighth new port beyond the trigger a source is far past it. A patient connect() scanner
 /// waits for the first retransmission of its connections, and would learn some services until it is
 /// proven. Like every sender that sees the answers it retransmits to silent ports, and to these only:
@@ -113,6 +118,7 @@ impl Builder<'_> {
             [
                 set(family.young, "connections whose SYN came a moment ago"),
                 set(family.asked, "connections whose SYN came before"),
+                set(family.passed, "sources whose SYNs found no room; never looked up"),
             ]
         });
         let slowed = Family::both(128).into_iter().filter(|_| self.slows()).flat_map(|family| {
@@ -223,7 +229,22 @@ impl Builder<'_> {
             statements.extend([Statement::Counter, drop()]);
             statements
         }));
-        slow.push(rule("the sets are full: the connection passes", [Statement::Counter, back()]));
+        slow.extend(self.each(
+            "the sets are full: a connection of each source passes now and then",
+            |family| {
+                vec![
+                    Statement::Update {
+                        set: family.passed.spec(),
+                        key: vec![family.source],
+                        timeout: Some(ASKED),
+                        over: Some(UNASKED),
+                    },
+                    Statement::Counter,
+                    drop(),
+                ]
+            },
+        ));
+        slow.push(rule("", [Statement::Counter, back()]));
         chain(SLOW, slow)
     }
 
@@ -237,6 +258,12 @@ impl Builder<'_> {
         let silence = || if passes { back() } else { drop() };
         let memory = self.config.block.unproven.timeout;
         let group = self.config.capture.group;
+        let tally = |family: Family| Statement::Update {
+            set: family.tally.spec(),
+            key: vec![family.source],
+            timeout: Some(memory),
+            over: Some(FAR),
+        };
         let known = |set: SetOf, to: &'static str| {
             move |family: Family| {
                 vec![Statement::Lookup { set: set(family).spec(), key: family.port() }, goto(to)]
@@ -273,15 +300,7 @@ impl Builder<'_> {
         });
         new_answered.push(rule("the set is full", [Statement::Counter, silence()]));
         let mut new = self.each("far past the trigger after so many ports", |family| {
-            vec![
-                Statement::Update {
-                    set: family.tally.spec(),
-                    key: vec![family.source],
-                    timeout: Some(memory),
-                    over: Some(FAR),
-                },
-                update(family.far, family.source, memory),
-            ]
+            vec![tally(family), update(family.far, family.source, memory)]
         });
         new.extend([
             rule(
@@ -316,7 +335,17 @@ impl Builder<'_> {
         probe.extend(self.each("a new port", |family| {
             vec![add(family.probed, family.port(), memory), goto(SLOW_NEW)]
         }));
-        probe.push(rule("the set is full", [Statement::Counter, silence()]));
+        probe.extend(self.each(
+            "the set is full: who goes on waits for the second retransmission, as no proof is possible",
+            |family| {
+                vec![
+                    tally(family),
+                    update(family.far, family.source, memory),
+                    update(family.patient, family.source, memory),
+                ]
+            },
+        ));
+        probe.push(rule("", [Statement::Counter, silence()]));
 
         vec![
             self.slow_chain(),

@@ -5,13 +5,15 @@ use crate::support;
 use std::time::{Duration, Instant};
 
 use crate::slow::{
-    HONEST, HOST, STALLED, TOOLS, forge, honest, scene, serve, state_of, unharmed, wait_for_state,
+    HONEST, HOST, LEARNED, STALLED, TOOLS, forge, honest, scene, serve, state_of, unharmed,
+    wait_for_state,
 };
 use support::daemon::{AT_DEFAULTS, Daemon};
 use support::flood::{Load, Wire};
+use support::netns::Namespace;
 use support::scene::{DEVICE, Scene};
 use support::schedule;
-use support::{eventually, missing};
+use support::{TRAFFIC, eventually, missing};
 
 /// Forged sources by a router: the kernel's table of neighbours holds 1,024.
 fn with_forged_sources() -> Scene {
@@ -85,6 +87,67 @@ fn of_1_024_blind_sources_that_retry_41_ports_twice_none_is_proven() {
     }
     let ports: Vec<u16> = (200..241).collect();
     no_blind_source_is_proven("10.70.0.0/22", 1024, &ports, 5000);
+}
+
+/// What forged sources can fill of what the rules remember of slowed ones. A flood of 55,000 packets a
+/// second takes eight seconds for it; the test does not depend on the machine's speed.
+fn exhaust(scene: &Scene) {
+    let address = |n: u32| std::net::Ipv4Addr::from_bits(0x0a46_0000 + n % 65_536);
+    let connections = (0..400_000u32)
+        .map(|n| format!("{} . {HOST} . {} . 20 timeout 60s", address(n), 1024 + n / 65_536));
+    let ports =
+        (0..200_000u32).map(|n| format!("{} . 6 . {} timeout 60s", address(n), 110 + n / 65_536));
+    let add = |set: &str, elements: Vec<String>| {
+        format!("add element inet portsentry {set} {{ {} }}\n", elements.join(", "))
+    };
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let text = add("asked4", connections.collect()) + &add("probed4", ports.collect());
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    let words = ["-f", file.path().to_str().unwrap()];
+    let output = scene.host.output("nft", &words, Duration::from_secs(60));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// P27
+#[test]
+fn a_scanner_that_exhausts_every_budget_first_learns_no_more_services() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    schedule::alone();
+    let services: Vec<String> = (1..=25).map(|n| (n * 20).to_string()).collect();
+    let services: Vec<&str> = services.iter().map(String::as_str).collect();
+    // Closed ports: more sources than are logged, remembered for the window, or listed.
+    let load = load("10.70.0.0/16", &[110, 111, 112], 0, Duration::from_secs(12));
+    let learned = [false, true].map(|exhausts| {
+        let scene = with_forged_sources();
+        let scanner = &Namespace::new();
+        scene.host.join(scanner, "scan1", &["10.69.2.1/24"], &["10.69.2.2/24"]);
+        scanner.run("ip", &["route", "add", "default", "via", "10.69.2.1"]);
+        let _daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+        let _service = serve(&scene.host, HOST, &services);
+        let wire = Wire::between(&scene.scanner, &scene.host, DEVICE);
+        let scan = || {
+            // Each waits for the first retransmission of its SYN.
+            let words = [TRAFFIC, "connects", "10.69.2.2", HOST, "1", "500", "100", "2"];
+            let learned = scanner.run("python3", &words).trim().parse::<usize>().unwrap();
+            println!("exhausted: {exhausts}: {learned} of 25 services learned");
+            learned
+        };
+        if !exhausts {
+            return scan();
+        }
+        exhaust(&scene);
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(|| wire.flood(&load));
+            std::thread::sleep(Duration::from_secs(2));
+            let learned = scan();
+            flood.join().unwrap();
+            learned
+        })
+    });
+    let [without, with] = learned;
+    assert!(with <= without.max(LEARNED as usize), "{with} instead of {without}");
 }
 
 // P3

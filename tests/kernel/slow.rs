@@ -19,7 +19,7 @@ pub(crate) const HONEST: &str = "10.69.1.3";
 pub(crate) const SLOWED: f64 = 1.9;
 /// Services that a scan may learn between trigger and proof: those among the first eight ports that a
 /// connect() scan tries.
-const LEARNED: u32 = 2;
+pub(crate) const LEARNED: u32 = 2;
 /// What a byte on an established connection may take on a loaded machine.
 pub(crate) const STALLED: f64 = 0.5;
 

@@ -475,9 +475,9 @@ def blind_six(source, destination):
     syns_six(source, destination, range(int(sys.argv[4]), int(sys.argv[5]) + 1))
 
 
-def rotate_six(source, destination):
-    """Connections to the ports argv[4] to argv[5] in random order, argv[6] a second, each from another address of SOURCE/64, given up after argv[7] s;
-    prints how many ports took one."""
+def connect_all(destination, make):
+    """Connections to the ports argv[4] to argv[5] in random order, argv[6] a second, given up after argv[7] s, each from a socket that make
+    returns for its number; prints how many ports took one."""
     first, last, rate = map(int, sys.argv[4:7])
     ports = random.sample(range(first, last + 1), last - first + 1)
     poll, waiting, taken = select.poll(), {}, 0
@@ -485,10 +485,8 @@ def rotate_six(source, destination):
     end = begun + len(ports) / rate + float(sys.argv[7])
     while (now := time.monotonic()) < end:
         while ports and now >= begun + len(waiting) / rate:
-            s = socket.socket(socket.AF_INET6)
-            s.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+            s = make(len(waiting) + 1)
             s.setblocking(False)
-            s.bind(("%s%x" % (source, len(waiting) + 1), 0))
             s.connect_ex((destination, ports.pop()))
             waiting[s.fileno()] = s
             poll.register(s, select.POLLOUT)
@@ -496,6 +494,27 @@ def rotate_six(source, destination):
             poll.unregister(number)
             taken += waiting[number].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     print(taken)
+
+
+def rotate_six(source, destination):
+    """connect_all with another address of SOURCE/64 for each connection."""
+    def make(number):
+        s = socket.socket(socket.AF_INET6)
+        s.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+        s.bind(("%s%x" % (source, number), 0))
+        return s
+
+    connect_all(destination, make)
+
+
+def connects(source, destination):
+    """connect_all over IPv4 from one address."""
+    def make(_number):
+        s = socket.socket()
+        s.bind((source, 0))
+        return s
+
+    connect_all(destination, make)
 
 
 def sequence(source, destination):
