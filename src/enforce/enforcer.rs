@@ -1,6 +1,7 @@
 //! The engine together with what carries its actions out: what is evaluated here is in force in the
 //! kernel before the call returns.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -115,6 +116,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         };
         self.perform(now);
         trigger
+    }
+
+    /// The rules hold a source for a packet that the kernel discards: it is released.
+    pub fn on_discarded(&mut self, now: MonoTime, address: IpAddr) {
+        self.engine.on_discarded(now, address, &mut self.actions);
+        self.perform(now);
     }
 
     /// Time goes by.

@@ -301,6 +301,8 @@ impl Unit {
 
 /// Conntrack state bits (linux/netfilter/nf_conntrack_common.h, `NF_CT_STATE_BIT`).
 pub mod ct_state {
+    /// `invalid`.
+    pub const INVALID: u32 = 1;
     /// `established`.
     pub const ESTABLISHED: u32 = 2;
     /// `related`.

@@ -146,6 +146,7 @@ fn write_statement(out: &mut String, statement: &Statement) -> fmt::Result {
             let names = names(
                 *states,
                 &[
+                    (ct_state::INVALID, "invalid"),
                     (ct_state::ESTABLISHED, "established"),
                     (ct_state::RELATED, "related"),
                     (ct_state::NEW, "new"),

@@ -128,6 +128,15 @@ impl PacketThread {
                     *unreadable += 1;
                     return;
                 };
+                let hold = hold_of(packet.prefix);
+                if wire::checksum::verify(packet.payload).is_err() {
+                    *unreadable += 1;
+                    // The rules hold a source for flags that conntrack finds invalid either way.
+                    if hold == Hold::New {
+                        enforcer.on_discarded(now, parsed.source);
+                    }
+                    return;
+                }
                 let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
                     *no_probe += 1;
                     return;
@@ -135,7 +144,6 @@ impl PacketThread {
                 // To read a packet costs 20 ns and allocates nothing; to take in a source that
                 // nobody knew is what costs. Holds are few, by a rate of the rules, and each has to
                 // be confirmed or ended.
-                let hold = hold_of(packet.prefix);
                 if hold != Hold::New && shedding.should_shed(|| enforcer.engine.knows(probe.source))
                 {
                     return;

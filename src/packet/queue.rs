@@ -279,6 +279,10 @@ fn on_probe(
         counts.unreadable += 1;
         return otherwise;
     };
+    if wire::checksum::verify(waiting.packet.payload).is_err() {
+        counts.unreadable += 1;
+        return otherwise;
+    }
     let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
         counts.no_probe += 1;
         return otherwise;

@@ -37,8 +37,8 @@ use self::exempt::{EXEMPT_PROBE, allowed_to};
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
-    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, is, is_in, is_not_in, log, matches,
-    opens, remember, rule, to_service, update,
+    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, is, is_in, is_invalid, is_not_in, log,
+    matches, opens, remember, rule, to_service, update,
 };
 use self::unproven::STILL;
 
@@ -110,6 +110,7 @@ const SOCKETLESS_PROTOCOLS: [u8; 29] = [
 /// without it is another program's: it must stay as it is.
 pub const MARK: &str = "blocked hosts";
 
+const DISCARDED: &str = "a wrong checksum: the kernel discards it";
 const TELL: &str = "tell";
 const OPEN: &str = "open";
 const TCP_PROBE: &str = "tcp_probe";
@@ -466,6 +467,7 @@ impl Builder<'_> {
             rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
             rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
             service(),
+            rule(DISCARDED, [opens(), is_invalid(), back()]),
         ];
         if let Some(range) = self.ephemeral() {
             // Only segments that a connection sends: every segment after the handshake has an ACK,
@@ -519,6 +521,7 @@ impl Builder<'_> {
         let mut rules = vec![
             rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]),
             service(),
+            rule(DISCARDED, [is_invalid(), back()]),
         ];
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
         if self.holds() {
@@ -545,6 +548,7 @@ impl Builder<'_> {
         let mut rules = vec![
             rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
             service(),
+            rule(DISCARDED, [is(Selector::SctpChunk, 1), is_invalid(), back()]),
             rule(
                 "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
                 [is(Selector::SctpChunk, 1), goto(TELL)],

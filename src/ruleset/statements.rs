@@ -84,6 +84,12 @@ pub(super) fn opens() -> Statement {
     only_flags(tcp_flag::SYN)
 }
 
+/// Conntrack finds the checksum of the packet wrong, if the packet opens a connection, or is a
+/// datagram, or has an INIT chunk: the kernel discards it.
+pub(super) fn is_invalid() -> Statement {
+    Statement::CtState(ct_state::INVALID)
+}
+
 /// The packet is for a service that a local socket had lately. The selectors are those by which
 /// chain `open` adds elements.
 pub(super) fn to_service() -> Statement {

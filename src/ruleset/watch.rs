@@ -46,8 +46,20 @@ impl Builder<'_> {
         rules.extend([
             live_connections(),
             rule(
-                "frames for all hosts or for others, with any address",
-                [is_not(Selector::PktType, PACKET_HOST), back()],
+                "frames for several hosts: the kernel discards all but datagrams",
+                [
+                    is_not(Selector::L4Proto, protocol::UDP.into()),
+                    is_not(Selector::PktType, PACKET_HOST),
+                    back(),
+                ],
+            ),
+            rule(
+                "a real broadcast or multicast; in a VRF its address looks like any other",
+                [
+                    is_not(Selector::PktType, PACKET_HOST),
+                    is_not(Selector::FibDaddrType, RTN_LOCAL),
+                    back(),
+                ],
             ),
             rule(
                 "no address of this host by the main routing tables",

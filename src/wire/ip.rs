@@ -50,6 +50,8 @@ pub(crate) struct Header<'a> {
     pub fragment_offset: u16,
     /// IPv4 options are present.
     pub options: bool,
+    /// It is a whole datagram: neither truncated by the capture, nor grouped, nor a fragment.
+    pub whole: bool,
     /// The payload without link padding; truncated where the capture truncated it.
     pub payload: &'a [u8],
 }
@@ -80,7 +82,8 @@ impl<'a> Header<'a> {
         let header_length = usize::from(bytes.first().ok_or(cut)? & 0x0f) * 4;
         // Linux sets the total length to 0 where it has grouped more than 65,535 bytes ("BIG TCP"):
         // use the length of the bytes.
-        let total = match be16(bytes, 2).ok_or(cut)? {
+        let (length, fragment) = (be16(bytes, 2).ok_or(cut)?, be16(bytes, 6).ok_or(cut)?);
+        let total = match length {
             0 => bytes.len(),
             total => usize::from(total),
         };
@@ -92,7 +95,9 @@ impl<'a> Header<'a> {
             destination,
             protocol: *bytes.get(9).ok_or(cut)?,
             // Units of 8 bytes (RFC 791, 3.1).
-            fragment_offset: (be16(bytes, 6).ok_or(cut)? & 0x1fff) << 3,
+            fragment_offset: (fragment & 0x1fff) << 3,
+            // "More fragments", or an offset.
+            whole: length != 0 && total <= bytes.len() && fragment & 0x3fff == 0,
             options: header_length > FIXED,
             // More bytes than the total length are link padding; fewer mean that the capture
             // truncated the packet.
@@ -113,9 +118,10 @@ impl<'a> Header<'a> {
         // the bytes.
         let end = if length == 0 { bytes.len() } else { (FIXED + length).min(bytes.len()) };
         let mut payload = bytes.get(FIXED..end).ok_or(cut)?;
-        let header = |protocol, fragment_offset, payload| {
+        let mut whole = length != 0 && FIXED + length <= bytes.len();
+        let header = |protocol, fragment_offset, whole, payload| {
             let options = false;
-            Self { source, destination, protocol, fragment_offset, options, payload }
+            Self { source, destination, protocol, fragment_offset, options, whole, payload }
         };
         let mut fragment_offset = 0;
 
@@ -131,15 +137,17 @@ impl<'a> Header<'a> {
                     // Thirteen bits of 8-byte units above three other bits: masking those leaves
                     // the offset in bytes.
                     fragment_offset = offset & 0xfff8;
+                    // "More fragments", or an offset.
+                    whole &= offset & 0xfff9 == 0;
                     8
                 }
-                _ => return Ok(header(protocol, fragment_offset, payload)),
+                _ => return Ok(header(protocol, fragment_offset, whole, payload)),
             };
             protocol = *payload.first().ok_or(Error::Truncated(Layer::Extension))?;
             payload = payload.get(header_length..).ok_or(Error::Truncated(Layer::Extension))?;
             if fragment_offset != 0 {
                 // The rest is the middle of a datagram.
-                return Ok(header(protocol, fragment_offset, payload));
+                return Ok(header(protocol, fragment_offset, whole, payload));
             }
         }
         Err(Error::ExtensionChain)

@@ -1,11 +1,12 @@
 //! Parsers of IP packets and their transport headers.
 //!
 //! They accept any bytes without a panic or allocation, borrow from them, and return an [`Error`]
-//! if they are no packet. What a packet means is decided in [`crate::probe`]. The capture truncates
+//! if they are no packet; [`checksum`] tells which packets the kernel would discard. What a packet means is decided in [`crate::probe`]. The capture truncates
 //! packets, so a payload may be shorter than its length field says.
 //!
 //! Follows RFC 791 and 8200 (IP), 9293 (TCP), 768 (UDP), 9260 (SCTP), 792 and 4443 (ICMP).
 
+pub mod checksum;
 pub(crate) mod icmp;
 pub(crate) mod ip;
 pub(crate) mod sctp;
@@ -102,6 +103,8 @@ pub enum Error {
     /// A length field contradicts its header. The kernel's own stack drops such a packet without an
     /// answer.
     Length(Layer),
+    /// The transport's checksum, of this protocol number, is wrong. The kernel discards the packet.
+    Checksum(u8),
     /// More IPv6 extension headers than [`ip::EXTENSIONS_MAX`].
     ExtensionChain,
 }
@@ -114,6 +117,9 @@ impl fmt::Display for Error {
             Self::Truncated(layer) => write!(f, "parse {} header: it is cut off", layer.name()),
             Self::Length(layer) => {
                 write!(f, "parse {} header: its length field is impossible", layer.name())
+            }
+            Self::Checksum(protocol) => {
+                write!(f, "verify packet: the checksum of IP protocol {protocol} is wrong")
             }
             Self::ExtensionChain => {
                 write!(f, "parse IPv6 header: more than {} extension headers", ip::EXTENSIONS_MAX)

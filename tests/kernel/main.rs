@@ -26,6 +26,7 @@ mod decoy;
 mod defects;
 mod detect;
 mod disks;
+mod evidence;
 mod fail2ban;
 mod firewalls;
 mod flood;

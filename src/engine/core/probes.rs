@@ -230,6 +230,18 @@ impl Engine {
         trigger
     }
 
+    /// The rules hold a source for a packet that the kernel discards.
+    pub fn on_discarded(&mut self, now: MonoTime, address: IpAddr, actions: &mut Vec<Action>) {
+        self.tick(now);
+        self.status.held += 1;
+        let source = self.policy.account(address);
+        if !self.blocks.covers(source) && !self.is_slowed(source) && !self.is_blocked_around(source)
+        {
+            self.status.released += 1;
+            actions.push(Action::Release { source, forget: None });
+        }
+    }
+
     /// Handles a further probe of a source that the rules hold, or that is blocked and not proven.
     /// It separates a scanner from a flood's spoofed sources when the blocks of the minute are used
     /// up. If the source is blocked already, the probe renews an unproven block, unless closed
