@@ -90,8 +90,22 @@ impl Touch {
         self.0 >> TIME_SHIFT
     }
 
+    /// Whether both are the same evidence: of one port, and sent as one stack would.
     pub(super) fn same_port(self, other: Self) -> bool {
+        let is_one_kind = (self.0 ^ other.0) & KIND == 0;
         (self.0 ^ other.0) & PORT == 0
+            && (is_one_kind || !(self.has_no_sender() || other.has_no_sender()))
+    }
+
+    /// No stack sends a segment of this kind: one to a port that was probed in another way is
+    /// evidence of its own, as an examination of one port by `nmap -O` is.
+    fn has_no_sender(self) -> bool {
+        matches!(self.scan(), ScanKind::Null | ScanKind::Xmas)
+    }
+
+    /// Its flags are those of no connection.
+    pub(super) fn is_crafted(self) -> bool {
+        self.has_no_sender() || self.scan() == ScanKind::CustomFlags
     }
 
     pub(super) fn transport(self) -> Transport {
@@ -275,6 +289,12 @@ pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
         touches.retain(|touch| touch.scan() != ScanKind::Reply);
     }
     touches.sort_by_key(|touch| touch.time());
+    let mut ports = Vec::with_capacity(touches.len());
+    touches.retain(|touch| {
+        let is_new = !ports.contains(&touch.port());
+        ports.push(touch.port());
+        is_new
+    });
     let (Some(first), Some(last)) = (touches.first(), touches.last()) else { return String::new() };
     // All slots are taken: there may have been more.
     let more = if is_full { "+" } else { "" };

@@ -266,8 +266,10 @@ fn is_served(
     let horizon = ledger.horizon(now);
     let served = ledger.inspect(source, |known| {
         let touches = known.slots.iter().filter_map(|slot| Touch::live(*slot, horizon));
-        let mut ports = touches.filter(|touch| touch.counts(counted)).map(Touch::port).peekable();
-        ports.peek().is_some() && ports.all(|port| services.contains(&port))
+        let mut counting = touches.filter(|touch| touch.counts(counted)).peekable();
+        // No service is a reason to send flags that no stack sends.
+        counting.peek().is_some()
+            && counting.all(|touch| !touch.is_crafted() && services.contains(&touch.port()))
     });
     served == Some(true)
 }

@@ -18,10 +18,12 @@ impl Builder<'_> {
     /// Packets of what is never blocked: a service answers at once, and a closed port as without
     /// these rules.
     pub(super) fn exempt(&self) -> Chain {
-        let mut rules = vec![
+        let mut rules =
+            if self.tcp.is_empty() { Vec::new() } else { self.strange_to_services(EXEMPT_PROBE) };
+        rules.extend([
             rule("a socket accepts the packet", [is_protocol(protocol::TCP), has_socket(), back()]),
             rule("", [is_protocol(protocol::UDP), has_socket(), back()]),
-        ];
+        ]);
         let why = "such an address from the wire says nothing of its sender";
         rules.extend(of_types(why, Selector::FibSaddrType, &NO_SOURCES, &back()));
         rules.extend(self.by_transport(EXEMPT_PROBE));

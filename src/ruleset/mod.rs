@@ -6,6 +6,7 @@
 //! * `watch`: packets to this host; `exempt`: those of what is never blocked. `forward`: packets to
 //!   other hosts.
 //! * `known`: closed ports of clients that use services.
+//! * `segments`: segments that open no connection.
 //! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
@@ -16,6 +17,7 @@ mod forward;
 mod known;
 pub(crate) mod messages;
 pub(crate) mod reflex;
+mod segments;
 pub(crate) mod sets;
 pub(crate) mod slow;
 mod statements;
@@ -38,7 +40,7 @@ use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
 use self::statements::{
     LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, is, is_in, is_invalid, is_not_in, log,
-    matches, opens, remember, rule, to_service, update,
+    matches, only_flags, opens, remember, rule, to_service, update,
 };
 use self::unproven::STILL;
 
@@ -314,6 +316,7 @@ impl Builder<'_> {
             chains.extend(self.reflex.iter().flat_map(Reflex::chains));
             chains.extend(self.known_chains());
             if !self.tcp.is_empty() {
+                chains.extend(self.segment_chains());
                 chains.extend([self.log_only(), self.tcp_probe(), self.sctp_probe()]);
             }
             if !self.udp.is_empty() {
@@ -457,30 +460,22 @@ impl Builder<'_> {
             | tcp_flag::PSH
             | tcp_flag::ACK
             | tcp_flag::URG;
-        let (an_ack, a_fin) =
-            (flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::ACK), flags(every, tcp_flag::FIN));
+        let a_fin = flags(every, tcp_flag::FIN);
         let mut rules = vec![
             rule(
                 "answers to packets that others sent with our address",
                 [flags(tcp_flag::RST, tcp_flag::RST), back()],
             ),
-            rule("", [flags(tcp_flag::SYN | tcp_flag::ACK, tcp_flag::SYN | tcp_flag::ACK), back()]),
+            rule("", [only_flags(tcp_flag::SYN | tcp_flag::ACK), back()]),
+        ];
+        rules.extend(self.strange_to_closed());
+        rules.extend([
             rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
             service(),
             rule(DISCARDED, [opens(), is_invalid(), back()]),
-        ];
-        if let Some(range) = self.ephemeral() {
-            // Only segments that a connection sends: every segment after the handshake has an ACK,
-            // and some stacks end with a FIN alone. NULL, Xmas and invalid flags never belong to a
-            // connection.
-            let late = matches(Selector::TcpDport, Op::Eq, range);
-            rules.push(rule(
-                "out-of-state packets of our own closed connections",
-                [an_ack.clone(), late.clone(), back()],
-            ));
-            rules.push(rule("", [a_fin.clone(), late, back()]));
-        }
+        ]);
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
+        rules.push(self.late_segment());
         if self.enforces() {
             rules.extend(self.unproven_probes(&[]));
         }
@@ -490,10 +485,9 @@ impl Builder<'_> {
         rules.extend(self.known_probes());
         if self.config.has_reflex(&self.config.tcp) {
             rules.push(rule(
-                "other closed connections cause such packets too, so these alone never trigger",
-                [an_ack, goto(PROBE)],
+                "a closed connection of some stacks ends with it too, so it alone never triggers",
+                [a_fin, goto(PROBE)],
             ));
-            rules.push(rule("", [a_fin, goto(PROBE)]));
             if self.tcp_decoys {
                 rules.push(rule(
                     "with a decoy, handshakes count, and the daemon knows them",
@@ -548,7 +542,6 @@ impl Builder<'_> {
         let mut rules = vec![
             rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
             service(),
-            rule(DISCARDED, [is(Selector::SctpChunk, 1), is_invalid(), back()]),
             rule(
                 "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
                 [is(Selector::SctpChunk, 1), goto(TELL)],

@@ -75,9 +75,9 @@ pub(super) const DECOY_COUNT: &str = "decoy_count";
 const SIZE: u32 = 400_000;
 /// Log messages per second, for each kind: probes of new sources, of suspects, of sources that are
 /// held.
-const LOG_RATE: u32 = 2000;
+pub(super) const LOG_RATE: u32 = 2000;
 /// Log messages at once: a scan of some thousand ports.
-const LOG_BURST: u32 = 4000;
+pub(super) const LOG_BURST: u32 = 4000;
 /// Log messages per second for repeated probes of the same port, which are worth little. A
 /// retransmission is one of some packets a second.
 const REPEAT_RATE: u32 = 500;

@@ -82,7 +82,7 @@ const PACE: Rate = Rate { packets: 5, per: Unit::Second, burst: 10 };
 /// Log messages per second for further ports, and for retransmissions. These have one limit for
 /// both kinds: a source must not be able to use up the messages of one kind for another source,
 /// whose retransmissions would look one-sided.
-const STILL_RATE: u32 = 500;
+pub(super) const STILL_RATE: u32 = 500;
 const AGAIN_RATE: u32 = 2000;
 const AGAIN_BURST: u32 = 4000;
 
@@ -248,6 +248,20 @@ impl Builder<'_> {
         chain(SLOW, slow)
     }
 
+    /// A probe renews the time for which its source is slowed.
+    pub(super) fn slow_renewed(&self) -> Vec<Rule> {
+        // An address of a slowed prefix is not slowed by itself, and must not renew its prefix: the
+        // daemon does.
+        let has_prefixes = self.slowed_prefixes().is_some();
+        let memory = self.config.block.unproven.timeout;
+        self.each("slowed for as long as it continues", |family| {
+            let is_held = is_in(family.source, family.held);
+            let is_known = !has_prefixes || family.held == SetId::Held4;
+            let update = update(family.held, family.source, memory);
+            if is_known { vec![update] } else { vec![is_held, update] }
+        })
+    }
+
     /// The chains for slowed sources, each before those that jump to it.
     pub(super) fn slow_chains(&self) -> Vec<Chain> {
         if !self.slows() {
@@ -310,15 +324,7 @@ impl Builder<'_> {
             rule("", [goto(SLOW_SILENT)]),
         ]);
 
-        // An address of a slowed prefix is not slowed by itself, and must not renew its prefix: the
-        // daemon does.
-        let has_prefixes = self.slowed_prefixes().is_some();
-        let renewed = self.each("slowed for as long as it continues", |family| {
-            let is_held = is_in(family.source, family.held);
-            let is_known = !has_prefixes || family.held == SetId::Held4;
-            let update = update(family.held, family.source, memory);
-            if is_known { vec![update] } else { vec![is_held, update] }
-        });
+        let renewed = self.slow_renewed();
         let mut datagram = renewed.clone();
         datagram.push(rule("", [goto(SLOW_SILENT)]));
         let mut probe = renewed;

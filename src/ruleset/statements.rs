@@ -84,8 +84,8 @@ pub(super) fn opens() -> Statement {
     only_flags(tcp_flag::SYN)
 }
 
-/// Conntrack finds the checksum of the packet wrong, if the packet opens a connection, or is a
-/// datagram, or has an INIT chunk: the kernel discards it.
+/// Conntrack finds the checksum of the packet wrong, if the packet opens a TCP connection or is a
+/// datagram: the kernel discards it.
 pub(super) fn is_invalid() -> Statement {
     Statement::CtState(ct_state::INVALID)
 }

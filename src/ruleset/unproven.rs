@@ -55,6 +55,13 @@ impl Builder<'_> {
         rules
     }
 
+    /// What else blocked sources send.
+    pub(super) fn unproven_sources(&self, to: &'static str) -> Vec<Rule> {
+        self.each("a blocked source whose address may be forged", |family| {
+            [is_blocked(family), vec![goto(to)]].concat()
+        })
+    }
+
     /// For the chains that classify probes: those of sources that are blocked, and open nothing.
     pub(super) fn unproven_probes(&self, kind: &[Statement]) -> Vec<Rule> {
         self.each("a blocked source whose address may be forged", |family| {

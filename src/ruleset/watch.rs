@@ -1,6 +1,7 @@
 //! Packets to this host that no connection, no socket and no exception explains are probes.
 
 use super::exempt::{EXEMPT, allowed_to};
+use super::segments::STRANGE;
 use super::statements::{
     PROBE, accept, back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified, is_in,
     is_not, is_not_in, is_protocol, jump, live_connections, rule,
@@ -13,7 +14,7 @@ use crate::nft::model::{
 };
 
 const NOT_LOCAL: &str = "not_local";
-const SPOOFED: &str = "spoofed";
+pub(super) const SPOOFED: &str = "spoofed";
 
 /// Types of addresses that more than one host has.
 const GROUPS: [u32; 3] = [RTN_BROADCAST, RTN_MULTICAST, RTN_ANYCAST];
@@ -92,6 +93,9 @@ impl Builder<'_> {
                 "a packet for a decoy, which is not remembered as a service",
                 [is_in(selector, ports), is(Selector::SocketTransparent, 1), back()],
             ));
+        }
+        if !self.tcp.is_empty() {
+            rules.extend(self.strange_to_services(STRANGE));
         }
         rules.push(rule(
             "a socket accepts the packet (listening, connected or in TIME_WAIT), so it is no probe; transparent has no value without a socket",

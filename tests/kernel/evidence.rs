@@ -13,8 +13,6 @@ use support::{eventually, missing};
 const HOST: &str = "10.81.0.1";
 const HOST6: &str = "fd81:1::1";
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3"];
-const EVERY_PORT: &str =
-    "tcp: { advanced_ports: 1-65535, exclude: [] }\nudp: { advanced_ports: 1-65535, exclude: [] }";
 const ADDRESSES: usize = 40;
 
 fn address(index: usize, six: bool) -> String {
@@ -53,10 +51,6 @@ fn is_noticed(daemon: &Daemon<'_>, source: &str, within: Duration) -> bool {
 
 const LONG: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(300);
-
-fn serve(scene: &Scene, ports: &[&str]) -> support::netns::Running {
-    crate::slow::serve(&scene.host, HOST, ports)
-}
 
 #[test]
 fn packets_with_wrong_checksums_are_no_evidence() {
@@ -108,5 +102,92 @@ fn datagrams_in_frames_for_all_hosts_are_evidence() {
         // No stack receives a segment in such a frame.
         let (source, _) = scan(&scene, index + 2, six, &["--send-ip", "-sS", "-p", "1-40"]);
         assert!(!is_noticed(&daemon, &source, SHORT), "{source}: {}", daemon.log());
+    }
+}
+
+#[test]
+fn flags_that_no_stack_sends_are_evidence_on_any_port() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let open = ["22", "80", "8080", "40000"];
+    let _services = [HOST, HOST6].map(|host| crate::slow::serve(&scene.host, host, &open));
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let kinds: [&[&str]; 7] = [
+        &["-sN"],
+        &["-sX"],
+        &["-sS", "--scanflags", "SYNFIN"],
+        &["-sS", "--scanflags", "SYNFINACK"],
+        &["-sS", "--scanflags", "SYNFINPSHURG"],
+        &["-sS", "--scanflags", "FINURG"],
+        &["-sS", "--scanflags", "PSH"],
+    ];
+    let mut index = 0;
+    for kind in kinds {
+        for (ports, six) in [("22,80,8080", false), ("22,80,40000", true), ("5000-5004", false)] {
+            let (source, _) = scan(&scene, index, six, &[kind, &["-p", ports]].concat());
+            assert!(is_noticed(&daemon, &source, LONG), "{kind:?} {ports}: {}", daemon.log());
+            index += 1;
+        }
+    }
+    // A stack may send such a SYN, or such a FIN.
+    for flags in ["SYNPSH", "SYNURG", "FIN"] {
+        let words = ["-sS", "--scanflags", flags, "-p", "22,80,8080,40000"];
+        let (source, _) = scan(&scene, index, false, &words);
+        assert!(!is_noticed(&daemon, &source, SHORT), "{flags}: {}", daemon.log());
+        index += 1;
+    }
+    for six in [false, true] {
+        let (source, output) = scan(&scene, index, six, &["-O", "-p", "22,21"]);
+        assert!(is_noticed(&daemon, &source, LONG), "{output}\n{}", daemon.log());
+        index += 1;
+    }
+}
+
+/// What nmap says of each port.
+fn states(output: &str) -> Vec<(String, String)> {
+    let lines = output.lines().filter_map(|line| line.split_once("/tcp"));
+    lines
+        .map(|(port, rest)| {
+            let state = rest.split_whitespace().next().unwrap_or_default();
+            (port.to_owned(), state.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn ports_that_listen_and_closed_ones_answer_an_ack_alike() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let open = ["22", "80", "443"];
+    let blocking = "block: { unproven: { action: block } }";
+    let answering = format!("{AT_DEFAULTS}\nclosed_ports: answer");
+    for yaml in [AT_DEFAULTS, blocking, &answering] {
+        let scene = scene();
+        let _services = [HOST, HOST6].map(|host| crate::slow::serve(&scene.host, host, &open));
+        let daemon = Daemon::start(&scene.host, yaml);
+        for (index, kind) in ["-sA", "-sW", "-sM"].into_iter().enumerate() {
+            for six in [false, true] {
+                let index = 2 * index + usize::from(six);
+                // Before the source is slowed, and after it.
+                for ports in ["20-23", "79-100", "440-445"] {
+                    let (source, output) =
+                        scan(&scene, index, six, &[kind, "-v", "-r", "-p", ports]);
+                    if ports == "20-23" {
+                        assert!(!is_noticed(&daemon, &source, SHORT), "{kind}: {}", daemon.log());
+                    } else {
+                        assert!(is_noticed(&daemon, &source, LONG), "{kind}: {}", daemon.log());
+                    }
+                    let states = states(&output);
+                    let first = states.first().map(|(_, state)| state.clone());
+                    assert!(
+                        states.iter().all(|(_, state)| Some(state) == first.as_ref()),
+                        "{yaml}: {kind} {source}: {output}"
+                    );
+                }
+            }
+        }
     }
 }

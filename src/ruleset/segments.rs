@@ -1,0 +1,128 @@
+//! Segments that open no connection: those that closed connections send too, and those that no stack
+//! sends.
+//!
+//! A segment with an ACK and without a SYN is answered as by the kernel alone, whoever sent it: by a
+//! RST, from listening and closed ports alike. So an ACK, Maimon or Window scan learns nothing of
+//! ports, before it is slowed and after, and a peer whose connection this host forgot is not left
+//! waiting.
+//!
+//! No service receives a segment with flags that no stack sends. It is a probe of any port, also of
+//! those that are open or not watched.
+
+use super::exempt::{EXEMPT_PROBE, allowed_to};
+use super::reflex::{LOG_BURST, LOG_RATE, REFLEX, STILL_PREFIX, past_rate};
+use super::slow::{STILL_RATE, paced};
+use super::statements::{
+    LOG_PREFIX, PROBE, back, chain, goto, has_socket, is_not, is_not_in, jump, log, only_flags,
+    rule, to_service,
+};
+use super::unproven::STILL;
+use super::watch::SPOOFED;
+use super::{Builder, SLOW_SILENT, SetId};
+use crate::nft::model::{Chain, RTN_UNICAST, Rule, Selector, Statement, tcp_flag};
+
+/// The entry for segments with an ACK.
+pub(super) const LATE: &str = "late_segment";
+const LATE_STILL: &str = "late_still";
+const LATE_UNPROVEN: &str = "late_unproven";
+/// The entry for segments with flags that no stack sends, to a port that listens or is not watched.
+pub(super) const STRANGE: &str = "strange_flags";
+/// The same for those to a port without a socket: comes back if it is watched.
+const STRANGE_CLOSED: &str = "strange_closed";
+
+impl Builder<'_> {
+    /// For `tcp_probe`.
+    pub(super) fn late_segment(&self) -> Rule {
+        rule(
+            "a closed connection's, or a scan's: answered as by a port that listens",
+            [has_late_flags(), goto(LATE)],
+        )
+    }
+
+    /// The chains for these segments, each before those that jump to it.
+    pub(super) fn segment_chains(&self) -> Vec<Chain> {
+        let answered = |rate, burst, prefix| {
+            [
+                past_rate("some are enough", rate, burst, back()),
+                rule(
+                    "logged; the kernel answers",
+                    [log(prefix, self.config.capture.group), back()],
+                ),
+            ]
+        };
+        let mut chains = Vec::new();
+        let mut late = Vec::new();
+        if self.enforces() {
+            let of_each = self.each("some of each source are enough", |family| {
+                let [pace, counter, _] = paced(family);
+                vec![pace, counter, back()]
+            });
+            let logged = answered(STILL_RATE, STILL_RATE, STILL_PREFIX);
+            chains.push(chain(LATE_UNPROVEN, of_each.into_iter().chain(logged).collect()));
+            late.extend(self.unproven_sources(LATE_UNPROVEN));
+        }
+        if self.holds() {
+            let renewed = if self.slows() { self.slow_renewed() } else { Vec::new() };
+            let logged = answered(STILL_RATE, STILL_RATE, STILL_PREFIX);
+            chains.push(chain(LATE_STILL, renewed.into_iter().chain(logged).collect()));
+            late.extend(self.slow_probes(LATE_STILL));
+        }
+        late.extend(answered(LOG_RATE, LOG_BURST, LOG_PREFIX));
+        chains.push(chain(LATE, late));
+
+        let spoofed = "no host's address by the main routing tables";
+        let mut strange: Vec<_> = allowed_to("never blocked, only reported", EXEMPT_PROBE).into();
+        strange.push(rule(spoofed, [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)]));
+        if self.enforces() {
+            strange.extend(self.unproven_probes(&[]));
+        }
+        if self.holds() {
+            strange.extend(self.slow_probes(if self.slows() { SLOW_SILENT } else { STILL }));
+        }
+        let counts = self.config.has_reflex(&self.config.tcp);
+        strange.push(rule("", [goto(if counts { REFLEX } else { PROBE })]));
+        chains.push(chain(STRANGE, strange));
+        chains.push(chain(
+            STRANGE_CLOSED,
+            vec![
+                rule("a service that restarts", [to_service(), goto(STRANGE)]),
+                rule(
+                    "not watched",
+                    [is_not_in(Selector::TcpDport, SetId::TcpPorts), goto(STRANGE)],
+                ),
+            ],
+        ));
+        chains
+    }
+
+    /// For `watch`, before services receive their packets.
+    pub(super) fn strange_to_services(&self, to: &'static str) -> Vec<Rule> {
+        strange("flags that no stack sends: no service receives them", &[has_socket(), goto(to)])
+    }
+
+    /// For `tcp_probe`.
+    pub(super) fn strange_to_closed(&self) -> Vec<Rule> {
+        strange("flags that no stack sends: evidence on any port", &[jump(STRANGE_CLOSED)])
+    }
+}
+
+/// An ACK, also with a FIN, without a SYN.
+fn has_late_flags() -> Statement {
+    Statement::TcpFlags { mask: tcp_flag::SYN | tcp_flag::ACK, value: tcp_flag::ACK }
+}
+
+/// A rule for each combination that no stack sends. A SYN with PSH or URG opens a connection, and
+/// some stacks send a FIN alone.
+fn strange(why: &'static str, end: &[Statement]) -> Vec<Rule> {
+    use tcp_flag::{ACK, FIN, PSH, RST, SYN, URG};
+    let flags = |mask, value| Statement::TcpFlags { mask, value };
+    let combinations = [
+        flags(FIN | SYN | RST, FIN | SYN),
+        only_flags(0),
+        flags(FIN | SYN | RST | PSH | ACK, FIN | PSH),
+        flags(FIN | SYN | RST | ACK | URG, FIN | URG),
+    ];
+    let whys = std::iter::once(why).chain(std::iter::repeat(""));
+    let rule_for = |(why, flags)| rule(why, [&[flags], end].concat());
+    whys.zip(combinations).map(rule_for).collect()
+}
