@@ -10,6 +10,7 @@ use super::{
     Admins, Block, Capture, ClosedPorts, CommandOn, CommandWhen, Config, Control, Escalate,
     Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit,
     OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
+    Unwatched,
 };
 
 impl Default for Config {
@@ -18,6 +19,8 @@ impl Default for Config {
             mode: Mode::Enforce,
             interfaces: Vec::new(),
             closed_ports: ClosedPorts::Drop,
+            // A report harms no one, and a scan of high ports would leave no trace otherwise.
+            unwatched: Unwatched::Report,
             capture: Capture { method: Method::Nflog, reflex: true, group: 77, decoy_port: 61000 },
             tcp: Protocol {
                 mode: PortMode::Advanced,

@@ -8,7 +8,7 @@ use super::field::Field;
 use super::keyword::keywords;
 use super::{
     ClosedPorts, CommandOn, CommandWhen, Config, Facility, LogFormat, LogTarget, Method, Mode,
-    OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, written,
+    OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched, written,
 };
 
 /// One key.
@@ -175,6 +175,7 @@ pub const KEYS: &[Key] = &[
     key!(mode, Kind::Word(keywords::<Mode>), Live),
     key!(interfaces, Kind::Interfaces, Live),
     key!(closed_ports, Kind::Word(keywords::<ClosedPorts>), Live),
+    key!(unwatched, Kind::Word(keywords::<Unwatched>), Live),
     key!(capture.method, Kind::Word(keywords::<Method>), Live),
     key!(capture.reflex, Kind::Switch, Live),
     key!(capture.group, number(0, 65_535, "the kernel's group numbers have 16 bits"), Live),

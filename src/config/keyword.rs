@@ -3,7 +3,7 @@
 
 use super::{
     ClosedPorts, CommandOn, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit,
-    OwnTable, PortMode, ProtocolAction, UnprovenAction,
+    OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched,
 };
 
 /// Keywords with their values.
@@ -37,6 +37,11 @@ impl Keyword for Mode {
 impl Keyword for ClosedPorts {
     const KEYWORDS: Keywords<Self> =
         &[("drop", Self::Drop), ("answer", Self::Answer), ("pass", Self::Pass)];
+}
+
+impl Keyword for Unwatched {
+    const KEYWORDS: Keywords<Self> =
+        &[("report", Self::Report), ("slow", Self::Slow), ("ignore", Self::Ignore)];
 }
 
 impl Keyword for Method {

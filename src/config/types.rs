@@ -18,6 +18,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Whether a closed port answers a probe.
     pub closed_ports: ClosedPorts,
+    /// What happens to a source that is refused on many ports that are not watched.
+    pub unwatched: Unwatched,
     /// How packets reach the daemon.
     pub capture: Capture,
     /// TCP (and SCTP, which shares its ports).
@@ -127,6 +129,17 @@ pub enum ClosedPorts {
     /// The same, and what a slowed source gets no answer to goes on to other firewalls as well:
     /// they drop it, and log it.
     Pass,
+}
+
+/// `unwatched`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwatched {
+    /// It is reported.
+    Report,
+    /// It is slowed as one that probes watched ports.
+    Slow,
+    /// Nothing; the packets are not looked at.
+    Ignore,
 }
 
 /// `capture`.

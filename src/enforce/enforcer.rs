@@ -124,6 +124,18 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.perform(now);
     }
 
+    /// Evaluates a packet that looks like a late one.
+    pub fn on_late(&mut self, now: MonoTime, probe: &Probe) {
+        self.engine.on_late(now, probe, &mut self.actions);
+        self.perform(now);
+    }
+
+    /// Evaluates a packet to a closed port that is not watched.
+    pub fn on_unwatched(&mut self, now: MonoTime, probe: &Probe) {
+        self.engine.on_unwatched(now, probe, &mut self.actions);
+        self.perform(now);
+    }
+
     /// Time goes by.
     pub fn on_timer(&mut self, now: MonoTime) {
         self.engine.on_timer(now, &mut self.actions);

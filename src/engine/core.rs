@@ -4,6 +4,7 @@
 //! edits with nft). `views` has the queries.
 
 pub(super) mod manual;
+mod many;
 mod outcomes;
 mod probes;
 mod views;
@@ -16,6 +17,7 @@ use super::blocks::Blocks;
 use super::flood::FloodDetector;
 use super::ledger::{Account, Ledger};
 use super::longterm::LongTerm;
+use super::many::Many;
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::slowed::Slowed;
@@ -61,6 +63,10 @@ pub struct Engine {
     services: BTreeSet<Port>,
     ledger: Ledger,
     longterm: LongTerm,
+    /// Packets as closed connections and late answers send them.
+    late: Many,
+    /// SYNs and datagrams to closed ports that are not watched.
+    refused: Many,
     blocks: Blocks,
     offenders: Offenders,
     slowed: Slowed,
@@ -96,6 +102,8 @@ impl Engine {
         Self {
             ledger: Ledger::new(shape, seed[0]),
             longterm: LongTerm::new(seed[0].rotate_left(32) ^ seed[1]),
+            late: Many::new(seed[0]),
+            refused: Many::new(seed[1]),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
             slowed: Slowed::default(),

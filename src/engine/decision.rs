@@ -34,11 +34,13 @@ pub enum NotBlocked {
     Total,
     /// There were too few packets of a kind that closed connections produce too.
     Ambiguous,
+    /// Its ports are not watched, and `unwatched` is `report`.
+    Unwatched,
 }
 
 impl NotBlocked {
     /// All reasons, in the order of the enum.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NeverBlock,
         Self::Observe,
         Self::TcpLog,
@@ -51,6 +53,7 @@ impl NotBlocked {
         Self::PerMinute,
         Self::Total,
         Self::Ambiguous,
+        Self::Unwatched,
     ];
 
     /// The text in reports.
@@ -67,6 +70,7 @@ impl NotBlocked {
             Self::Nat64 => "behind NAT64, and not proven",
             Self::PerMinute => "block.unproven.per_minute is used up",
             Self::Total => "block.total is reached",
+            Self::Unwatched => "these ports are not watched",
             Self::Ambiguous => "closed connections cause such packets too",
         }
     }

@@ -20,6 +20,7 @@ mod entry;
 mod flood;
 mod ledger;
 mod longterm;
+mod many;
 mod offenders;
 mod policy;
 mod reason;

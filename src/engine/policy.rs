@@ -7,7 +7,7 @@ use super::account::Counted;
 use super::ledger::{CAPACITY, Shape, TRIGGER_MAX};
 use super::{AllowList, NotBlocked, Source};
 use crate::config::{
-    Config, Escalate, Ipv6Accounts, Mode, ProtocolAction, Unproven, UnprovenAction,
+    Config, Escalate, Ipv6Accounts, Mode, ProtocolAction, Unproven, UnprovenAction, Unwatched,
 };
 use crate::probe::Transport;
 
@@ -33,6 +33,8 @@ pub struct Policy {
     pub tcp: ProtocolAction,
     /// What a UDP scan triggers.
     pub udp: ProtocolAction,
+    /// What happens to a source that is refused on many ports that are not watched.
+    pub unwatched: Unwatched,
     /// Distinct ports that a source may touch without a reaction, at most [`super::TRIGGER_MAX`].
     pub scan_trigger: u16,
     /// The sliding window in which they count.
@@ -62,6 +64,7 @@ impl Policy {
             mode: config.mode,
             tcp: config.tcp.action,
             udp: config.udp.action,
+            unwatched: config.unwatched,
             scan_trigger: config.scan_trigger,
             scan_window: config.scan_window,
             timeout: config.block.timeout,

@@ -19,6 +19,7 @@ use crate::journal::Notice;
 use crate::probe::Probe;
 use crate::ruleset::reflex::{HELD_PREFIX, STILL_PREFIX};
 use crate::ruleset::slow::{ANSWERED_PREFIX, SILENT_PREFIX};
+use crate::ruleset::unwatched::UNWATCHED_PREFIX;
 use crate::sys::clock;
 use crate::wire;
 
@@ -137,9 +138,22 @@ impl PacketThread {
                     }
                     return;
                 }
-                let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
-                    *no_probe += 1;
-                    return;
+                let probe = match Probe::from_packet(&parsed, ephemeral) {
+                    Ok(probe) if packet.prefix != UNWATCHED_PREFIX => probe,
+                    Ok(probe) => {
+                        *no_probe += 1;
+                        if !probe.ambiguous {
+                            enforcer.on_unwatched(now, &probe);
+                        }
+                        return;
+                    }
+                    Err(reason) => {
+                        *no_probe += 1;
+                        if let Some(late) = Probe::late(&parsed, reason) {
+                            enforcer.on_late(now, &late);
+                        }
+                        return;
+                    }
                 };
                 // To read a packet costs 20 ns and allocates nothing; to take in a source that
                 // nobody knew is what costs. Holds are few, by a rate of the rules, and each has to

@@ -283,9 +283,15 @@ fn on_probe(
         counts.unreadable += 1;
         return otherwise;
     }
-    let Ok(probe) = Probe::from_packet(&parsed, ephemeral) else {
-        counts.no_probe += 1;
-        return otherwise;
+    let probe = match Probe::from_packet(&parsed, ephemeral) {
+        Ok(probe) => probe,
+        Err(reason) => {
+            counts.no_probe += 1;
+            if let Some(late) = Probe::late(&parsed, reason) {
+                enforcer.on_late(now, &late);
+            }
+            return otherwise;
+        }
     };
     counts.evaluated += 1;
     enforcer.evaluate(now, &probe, Hold::None);

@@ -16,6 +16,9 @@
 //! | tunnels, routing protocols, IPsec | never a probe |
 //! | discovery (mDNS, SSDP, NetBIOS): multicast and broadcast | never a probe |
 //!
+//! What looks so is evidence only in large numbers ([`Probe::late`]): closed connections and late
+//! answers come to a few ports, or from a service's port.
+//!
 //! A client that retries one closed port sends probes of one port, and the engine counts distinct
 //! ports. A monitor that tries three closed ports exceeds the default trigger of two: it belongs on
 //! the allow list.
@@ -190,6 +193,63 @@ impl Probe {
     }
 }
 
+/// Hops of a traceroute at most, the default of traceroute(8), mtr(8) and tracepath(8): a probe with
+/// more hops left than this is none of theirs.
+const TRACE_HOPS: u8 = 30;
+
+/// The header of a DNS message, and the bit in its third byte that answers have (RFC 1035, 4.1.1).
+const DNS_HEADER: usize = 12;
+const DNS_ANSWER: u8 = 0x80;
+
+impl Probe {
+    /// A packet that [`Probe::from_packet`] took for a late one, if it may be a scan's as well:
+    /// evidence only together with many others.
+    pub fn late(packet: &wire::Packet<'_>, reason: NotProbe) -> Option<Self> {
+        let (transport, number, scan) = match (reason, packet.transport) {
+            (NotProbe::LateSegment, wire::Transport::Tcp(segment)) => {
+                // A server's, to the ports of connections that this host forgot.
+                if is_service(segment.source_port, &TCP_SERVICES) {
+                    return None;
+                }
+                (Transport::Tcp, segment.destination_port, tcp(segment.flags)?.0)
+            }
+            (NotProbe::LateAnswer, wire::Transport::Udp(datagram)) => {
+                if !is_request(datagram.source_port, datagram.payload) {
+                    return None;
+                }
+                (Transport::Udp, datagram.destination_port, ScanKind::Udp)
+            }
+            (NotProbe::Traceroute, wire::Transport::Udp(datagram)) => {
+                if packet.hops_left <= TRACE_HOPS {
+                    return None;
+                }
+                (Transport::Udp, datagram.destination_port, ScanKind::Udp)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            source: packet.source,
+            destination: packet.destination,
+            port: Port { transport, number },
+            scan,
+            ambiguous: true,
+            ip_options: packet.ip_options,
+        })
+    }
+}
+
+/// Whether a datagram from this port of a service is no answer: it has no data, or what nmap sends to
+/// most ports, a call of ONC RPC (RFC 5531, 9), or, from a name server, a question.
+fn is_request(source_port: u16, payload: &[u8]) -> bool {
+    const RPC_CALL_VERSION_2: [u8; 8] = [0, 0, 0, 0, 0, 0, 0, 2];
+    let is_question = || {
+        source_port == DOMAIN
+            && payload.len() >= DNS_HEADER
+            && payload.get(2).is_some_and(|flags| flags & DNS_ANSWER == 0)
+    };
+    payload.is_empty() || payload.get(4..12) == Some(&RPC_CALL_VERSION_2) || is_question()
+}
+
 /// The scan that sends these flags, and whether closed connections send them too; `None` for
 /// answers.
 fn tcp(flags: Flags) -> Option<(ScanKind, bool)> {
@@ -232,8 +292,7 @@ fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result
     }
     // A recursive resolver uses random unprivileged ports, not the ephemeral range (RFC 5452, 9.2),
     // closes each socket after a timeout, and often runs without connection tracking: late answers
-    // of one slow server then arrive at any number of ports. A UDP scan of unprivileged ports from
-    // port 53 looks the same and is therefore not detected.
+    // of one slow server then arrive at any number of ports. `Probe::late` tells a scan from them.
     if source == DOMAIN && destination >= FIRST_UNPRIVILEGED {
         return Err(NotProbe::LateAnswer);
     }
@@ -291,6 +350,7 @@ mod tests {
                 protocol,
                 transport,
                 ip_options: false,
+                hops_left: 64,
             },
             &EPHEMERAL,
         )
@@ -335,6 +395,7 @@ mod tests {
                 protocol: 6,
                 transport: wire::Transport::Tcp(segment),
                 ip_options: false,
+                hops_left: 64,
             },
             &EPHEMERAL,
         )
@@ -414,6 +475,51 @@ mod tests {
         }
         assert!(datagram(50000, 33535).is_ok());
         assert!(datagram(50000, 44508).is_ok());
+    }
+
+    // P4
+    #[test]
+    fn only_what_no_server_sends_late_counts_in_large_numbers() {
+        let late = |reason, hops_left, transport| {
+            let packet = wire::Packet {
+                source: SCANNER,
+                destination: HOST,
+                protocol: 17,
+                transport,
+                ip_options: false,
+                hops_left,
+            };
+            Probe::late(&packet, reason).map(|probe| (probe.scan, probe.ambiguous))
+        };
+        let answer = |source_port, payload| {
+            let datagram = Datagram { source_port, destination_port: 40000, payload };
+            late(NotProbe::LateAnswer, 64, wire::Transport::Udp(datagram))
+        };
+        let udp = Some((ScanKind::Udp, true));
+        assert_eq!((answer(53, &[]), answer(123, &[])), (udp, udp));
+        assert_eq!((answer(53, &[0; 11]), answer(123, &[0; 48])), (None, None));
+        assert_eq!((answer(53, &[0; 12]), answer(53, &[0x80; 12])), (udp, None));
+        let (mut call, mut reply) = ([0; 40], [0; 24]);
+        (call[11], reply[7]) = (2, 1);
+        assert_eq!((answer(123, &call), answer(111, &reply)), (udp, None));
+        let trace = |hops_left| {
+            let datagram = Datagram { source_port: 1, destination_port: 33434, payload: &[] };
+            late(NotProbe::Traceroute, hops_left, wire::Transport::Udp(datagram))
+        };
+        assert_eq!((trace(30), trace(31)), (None, udp));
+        let fin = |source_port| {
+            let segment = Segment {
+                source_port,
+                destination_port: 40000,
+                sequence: 1,
+                acknowledgement: 0,
+                flags: Flags::FIN,
+                window: 1024,
+                options: &[],
+            };
+            late(NotProbe::LateSegment, 64, wire::Transport::Tcp(segment))
+        };
+        assert_eq!((fin(443), fin(5432), fin(50000)), (None, None, Some((ScanKind::Fin, true))));
     }
 
     #[test]

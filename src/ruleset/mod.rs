@@ -6,7 +6,7 @@
 //! * `watch`: packets to this host; `exempt`: those of what is never blocked. `forward`: packets to
 //!   other hosts.
 //! * `known`: closed ports of clients that use services.
-//! * `segments`: segments that open no connection.
+//! * `segments`: segments that open no connection. [`unwatched`]: ports that are not watched.
 //! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
@@ -22,6 +22,7 @@ pub(crate) mod sets;
 pub(crate) mod slow;
 mod statements;
 mod unproven;
+pub(crate) mod unwatched;
 mod watch;
 
 use std::ops::RangeInclusive;
@@ -315,6 +316,7 @@ impl Builder<'_> {
             chains.extend([self.probe(), self.exempt_probe(), self.open()]);
             chains.extend(self.reflex.iter().flat_map(Reflex::chains));
             chains.extend(self.known_chains());
+            chains.extend(self.unwatched_chains());
             if !self.tcp.is_empty() {
                 chains.extend(self.segment_chains());
                 chains.extend([self.log_only(), self.tcp_probe(), self.sctp_probe()]);
@@ -469,11 +471,8 @@ impl Builder<'_> {
             rule("", [only_flags(tcp_flag::SYN | tcp_flag::ACK), back()]),
         ];
         rules.extend(self.strange_to_closed());
-        rules.extend([
-            rule("not watched", [is_not_in(Selector::TcpDport, SetId::TcpPorts), back()]),
-            service(),
-            rule(DISCARDED, [opens(), is_invalid(), back()]),
-        ]);
+        rules.extend(self.unwatched_tcp());
+        rules.extend([service(), rule(DISCARDED, [opens(), is_invalid(), back()])]);
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
         rules.push(self.late_segment());
         if self.enforces() {
@@ -512,11 +511,8 @@ impl Builder<'_> {
     }
 
     fn udp_probe(&self) -> Chain {
-        let mut rules = vec![
-            rule("not watched", [is_not_in(Selector::UdpDport, SetId::UdpPorts), back()]),
-            service(),
-            rule(DISCARDED, [is_invalid(), back()]),
-        ];
+        let mut rules =
+            vec![self.unwatched_udp(), service(), rule(DISCARDED, [is_invalid(), back()])];
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
         if self.holds() {
             let counts = self.config.udp.action == ProtocolAction::Block;

@@ -50,6 +50,8 @@ pub(crate) struct Header<'a> {
     pub fragment_offset: u16,
     /// IPv4 options are present.
     pub options: bool,
+    /// Time to live, or hop limit.
+    pub hops_left: u8,
     /// It is a whole datagram: neither truncated by the capture, nor grouped, nor a fragment.
     pub whole: bool,
     /// The payload without link padding; truncated where the capture truncated it.
@@ -94,6 +96,7 @@ impl<'a> Header<'a> {
             source,
             destination,
             protocol: *bytes.get(9).ok_or(cut)?,
+            hops_left: *bytes.get(8).ok_or(cut)?,
             // Units of 8 bytes (RFC 791, 3.1).
             fragment_offset: (fragment & 0x1fff) << 3,
             // "More fragments", or an offset.
@@ -113,7 +116,7 @@ impl<'a> Header<'a> {
         let cut = Error::Truncated(Layer::Ipv6);
         let (source, destination) = (address(8).ok_or(cut)?, address(24).ok_or(cut)?);
         let length = usize::from(be16(bytes, 4).ok_or(cut)?);
-        let mut protocol = *bytes.get(6).ok_or(cut)?;
+        let (mut protocol, hops_left) = (*bytes.get(6).ok_or(cut)?, *bytes.get(7).ok_or(cut)?);
         // A payload length of 0 means a jumbogram (RFC 2675) or a grouped packet: use the length of
         // the bytes.
         let end = if length == 0 { bytes.len() } else { (FIXED + length).min(bytes.len()) };
@@ -121,7 +124,16 @@ impl<'a> Header<'a> {
         let mut whole = length != 0 && FIXED + length <= bytes.len();
         let header = |protocol, fragment_offset, whole, payload| {
             let options = false;
-            Self { source, destination, protocol, fragment_offset, options, whole, payload }
+            Self {
+                source,
+                destination,
+                protocol,
+                fragment_offset,
+                options,
+                hops_left,
+                whole,
+                payload,
+            }
         };
         let mut fragment_offset = 0;
 

@@ -30,6 +30,8 @@ pub struct Packet<'a> {
     pub transport: Transport<'a>,
     /// The IPv4 header has options. IPv6 extension headers do not count.
     pub ip_options: bool,
+    /// IPv4's time to live, IPv6's hop limit, as it arrived.
+    pub hops_left: u8,
 }
 
 /// The transport part of a [`Packet`].
@@ -155,6 +157,7 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Error> {
         protocol: header.protocol,
         transport,
         ip_options: header.options,
+        hops_left: header.hops_left,
     })
 }
 

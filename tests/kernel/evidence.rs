@@ -191,3 +191,92 @@ fn ports_that_listen_and_closed_ones_answer_an_ack_alike() {
         }
     }
 }
+
+const EVERY_PORT: &str =
+    "tcp: { advanced_ports: 1-65535, exclude: [] }\nudp: { advanced_ports: 1-65535, exclude: [] }";
+
+#[test]
+fn late_segments_to_many_ephemeral_ports_are_a_scan_that_learns_nothing() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let open = ["40050", "50000"];
+    let _services = [HOST, HOST6].map(|host| crate::slow::serve(&scene.host, host, &open));
+    let daemon = Daemon::start(&scene.host, &format!("{AT_DEFAULTS}\n{EVERY_PORT}"));
+    let mut index = 0;
+    for kind in ["-sF", "-sA", "-sM"] {
+        for six in [false, true] {
+            // As many as a client's connections that this host forgot.
+            let few = [kind, "-p", "40000-40019", "--max-retries", "2"];
+            let (source, _) = scan(&scene, index, six, &few);
+            assert!(!is_noticed(&daemon, &source, SHORT), "{kind}: {}", daemon.log());
+            let many = [kind, "-v", "-p", "40000-40200,49990-50010", "--min-rate", "500"];
+            let (source, output) = scan(&scene, index, six, &many);
+            assert!(is_noticed(&daemon, &source, LONG), "{kind}: {}", daemon.log());
+            // nmap sums up the states of many ports in a line.
+            let found = states(&output).iter().any(|(port, _)| open.contains(&port.as_str()));
+            assert!(!found, "{kind}: {output}");
+            index += 1;
+        }
+    }
+    assert_eq!(daemon.blocked(), Vec::<String>::new(), "reported, and not slowed");
+}
+
+#[test]
+fn datagrams_that_look_late_are_a_scan_if_they_come_to_many_ports() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let daemon = Daemon::start(&scene.host, &format!("{AT_DEFAULTS}\n{EVERY_PORT}"));
+    let mut index = 0;
+    let scans: [(&[&str], &str, &str); 4] = [
+        (&["-g", "53"], "2000-2019", "2000-2100"),
+        (&["-g", "123"], "40000-40019", "40000-40100"),
+        (&[], "33434-33453", "33434-33534"),
+        (&[], "44444-44463", "44444-44507"),
+    ];
+    for (words, few, many) in scans {
+        for six in [false, true] {
+            let (source, _) = scan(&scene, index, six, &[&["-sU", "-p", few], words].concat());
+            assert!(!is_noticed(&daemon, &source, SHORT), "{few}: {}", daemon.log());
+            index += 1;
+            let (source, _) = scan(&scene, index, six, &[&["-sU", "-p", many], words].concat());
+            assert!(is_noticed(&daemon, &source, LONG), "{many}: {}", daemon.log());
+            index += 1;
+        }
+    }
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+}
+
+#[test]
+fn a_source_that_is_refused_on_many_unwatched_ports_is_reported_or_slowed() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    for (action, slowed) in [("", false), ("unwatched: slow", true)] {
+        let scene = scene();
+        let open: Vec<String> = (2000..2100).map(|port: u16| port.to_string()).collect();
+        let words: Vec<&str> = open.iter().map(String::as_str).collect();
+        let _services = [HOST, HOST6].map(|host| crate::slow::serve(&scene.host, host, &words));
+        let daemon = Daemon::start(&scene.host, &format!("{AT_DEFAULTS}\n{action}"));
+        let mut index = 0;
+        for (kind, six) in [("-sS", false), ("-sS", true), ("-sU", false), ("-sU", true)] {
+            // Ports with a service count for nothing, and few others are a client's.
+            let ports = if kind == "-sS" { "2000-2100,3000-3018" } else { "3000-3018" };
+            let (source, _) = scan(&scene, index, six, &[kind, "-p", ports]);
+            assert!(!is_noticed(&daemon, &source, SHORT), "{kind}: {}", daemon.log());
+            index += 1;
+            let (source, output) =
+                scan(&scene, index, six, &[kind, "-r", "-p", "1024-1200,2000-2100,3000-3100"]);
+            assert!(is_noticed(&daemon, &source, LONG), "{kind}: {}", daemon.log());
+            let is_slowed = eventually(SHORT, || daemon.blocked().contains(&source));
+            assert_eq!(is_slowed, slowed, "{kind}: {}", daemon.log());
+            if kind == "-sS" {
+                assert_eq!(output.matches("/tcp").count() > 50, !slowed, "{output}");
+            }
+            index += 1;
+        }
+    }
+}

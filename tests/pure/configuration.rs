@@ -474,6 +474,7 @@ fn configurations() -> impl Strategy<Value = Config> {
         word_of(),
         any::<bool>(),
         (any::<u16>(), 1..=u16::MAX),
+        word_of(),
     );
     let detection = (protocol(), protocol(), 0u16..=1023, millis(1, 7 * 86_400));
     let never = (
@@ -524,6 +525,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                     mode: head.0,
                     interfaces: head.1.into_iter().collect(),
                     closed_ports: head.2,
+                    unwatched: head.6,
                     capture: Capture {
                         method: head.3,
                         reflex: head.4,

@@ -301,7 +301,7 @@ impl Engine {
     }
 
     /// Slows a source whose address is not proven, and reports it once.
-    fn slow(
+    pub(super) fn slow(
         &mut self,
         now: MonoTime,
         (source, found): (Source, Option<Place>),

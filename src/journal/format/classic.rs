@@ -359,7 +359,8 @@ fn is_chosen(why: NotBlocked) -> bool {
         | NotBlocked::Nat64
         | NotBlocked::PerMinute
         | NotBlocked::Total
-        | NotBlocked::Ambiguous => false,
+        | NotBlocked::Ambiguous
+        | NotBlocked::Unwatched => false,
     }
 }
 
