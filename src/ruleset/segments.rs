@@ -1,17 +1,18 @@
 //! Segments that open no connection: those that closed connections send too, and those that no stack
 //! sends.
 //!
-//! A segment with an ACK and without a SYN is answered as by the kernel alone, whoever sent it: by a
-//! RST, from listening and closed ports alike. So an ACK, Maimon or Window scan learns nothing of
-//! ports, before it is slowed and after, and a peer whose connection this host forgot is not left
-//! waiting.
+//! A segment with an ACK and without a SYN is answered as by the kernel alone, by a RST, from
+//! listening and closed ports alike: an ACK, Maimon or Window scan learns nothing of ports, and a
+//! peer whose connection this host forgot is not left waiting. Of a slowed source's, a random half of
+//! the closed ports is silent until it is proven. Ports that listen always answer: rules cannot tell
+//! such a segment from one of a live connection that conntrack forgot.
 //!
 //! No service receives a segment with flags that no stack sends. It is a probe of any port, also of
 //! those that are open or not watched.
 
 use super::exempt::{EXEMPT_PROBE, allowed_to};
 use super::reflex::{LOG_BURST, LOG_RATE, REFLEX, STILL_PREFIX, past_rate};
-use super::slow::{STILL_RATE, paced};
+use super::slow::{SLOW_PROBE, STILL_RATE, paced};
 use super::statements::{
     LOG_PREFIX, PROBE, back, chain, goto, has_socket, is_not, is_not_in, jump, log, only_flags,
     rule, to_service,
@@ -61,10 +62,11 @@ impl Builder<'_> {
             chains.push(chain(LATE_UNPROVEN, of_each.into_iter().chain(logged).collect()));
             late.extend(self.unproven_sources(LATE_UNPROVEN));
         }
-        if self.holds() {
-            let renewed = if self.slows() { self.slow_renewed() } else { Vec::new() };
-            let logged = answered(STILL_RATE, STILL_RATE, STILL_PREFIX);
-            chains.push(chain(LATE_STILL, renewed.into_iter().chain(logged).collect()));
+        if self.slows() {
+            // A random half is answered, so that a scanner of this kind is proven too.
+            late.extend(self.slow_probes(SLOW_PROBE));
+        } else if self.holds() {
+            chains.push(chain(LATE_STILL, answered(STILL_RATE, STILL_RATE, STILL_PREFIX).into()));
             late.extend(self.slow_probes(LATE_STILL));
         }
         late.extend(answered(LOG_RATE, LOG_BURST, LOG_PREFIX));

@@ -2,8 +2,9 @@
 //!
 //! SYNs and datagrams are logged at a low rate and answered by the kernel; the daemon counts the
 //! distinct ports of each source. Of a scan within a flood enough packets are logged, since it takes
-//! twenty ports. For slowed sources no closed port differs from a watched one: otherwise the answers
-//! of closed ports would tell them from services, which do not answer a first SYN.
+//! twenty ports. With `unwatched: slow`, no closed port differs from a watched one for slowed sources:
+//! otherwise the answers of closed ports would tell them from services, which do not answer a first
+//! SYN.
 
 use super::reflex::past_rate;
 use super::slow::{SLOW_PROBE, SLOW_SILENT};
@@ -27,7 +28,7 @@ const UDP: &str = "unwatched_udp";
 impl Builder<'_> {
     /// Whether packets to ports that are not watched have a chain.
     fn has_unwatched(&self) -> bool {
-        self.slows() || self.config.unwatched != Unwatched::Ignore
+        self.config.unwatched != Unwatched::Ignore
     }
 
     /// For `tcp_probe`: packets to ports that are not watched.
@@ -62,18 +63,16 @@ impl Builder<'_> {
                 rule("never blocked", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
                 rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
             ];
-            if self.slows() {
+            if self.slows() && self.config.unwatched == Unwatched::Slow {
                 rules.extend(self.slow_probes(slowed));
             }
-            if self.config.unwatched != Unwatched::Ignore {
-                rules.extend([
-                    past_rate("some are enough", RATE, BURST, back()),
-                    rule(
-                        "logged; the kernel answers",
-                        [log(UNWATCHED_PREFIX, self.config.capture.group), back()],
-                    ),
-                ]);
-            }
+            rules.extend([
+                past_rate("some are enough", RATE, BURST, back()),
+                rule(
+                    "logged; the kernel answers",
+                    [log(UNWATCHED_PREFIX, self.config.capture.group), back()],
+                ),
+            ]);
             chain(name, rules)
         };
         let tcp = (!self.tcp.is_empty()).then(|| of(TCP, SLOW_PROBE));

@@ -171,10 +171,10 @@ fn ports_that_listen_and_closed_ones_answer_an_ack_alike() {
         for (index, kind) in ["-sA", "-sW", "-sM"].into_iter().enumerate() {
             for six in [false, true] {
                 let index = 2 * index + usize::from(six);
-                // Before the source is slowed, and after it.
+                // Before the source is slowed, and when its block is not proven.
                 for ports in ["20-23", "79-100", "440-445"] {
-                    let (source, output) =
-                        scan(&scene, index, six, &[kind, "-v", "-r", "-p", ports]);
+                    let words = [kind, "-v", "-r", "-p", ports];
+                    let (source, output) = scan(&scene, index, six, &words);
                     if ports == "20-23" {
                         assert!(!is_noticed(&daemon, &source, SHORT), "{kind}: {}", daemon.log());
                     } else {
@@ -186,6 +186,10 @@ fn ports_that_listen_and_closed_ones_answer_an_ack_alike() {
                         states.iter().all(|(_, state)| Some(state) == first.as_ref()),
                         "{yaml}: {kind} {source}: {output}"
                     );
+                    // A slowed source is about to be proven: half of the closed ports are silent.
+                    if yaml != blocking {
+                        break;
+                    }
                 }
             }
         }
@@ -268,8 +272,9 @@ fn a_source_that_is_refused_on_many_unwatched_ports_is_reported_or_slowed() {
             let (source, _) = scan(&scene, index, six, &[kind, "-p", ports]);
             assert!(!is_noticed(&daemon, &source, SHORT), "{kind}: {}", daemon.log());
             index += 1;
-            let (source, output) =
-                scan(&scene, index, six, &[kind, "-r", "-p", "1024-1200,2000-2100,3000-3100"]);
+            // Slow enough for the daemon of a busy machine: no rule holds such a source.
+            let words = [kind, "-r", "--max-rate", "200", "-p", "1024-1200,2000-2100,3000-3100"];
+            let (source, output) = scan(&scene, index, six, &words);
             assert!(is_noticed(&daemon, &source, LONG), "{kind}: {}", daemon.log());
             let is_slowed = eventually(SHORT, || daemon.blocked().contains(&source));
             assert_eq!(is_slowed, slowed, "{kind}: {}", daemon.log());
