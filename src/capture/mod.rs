@@ -6,6 +6,7 @@
 
 pub(crate) mod batching;
 mod channel;
+pub mod files;
 mod holder;
 pub mod nflog;
 pub mod nfqueue;
