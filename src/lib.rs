@@ -36,6 +36,7 @@
 //! * [`helper`]: the second process and its client: commands, hosts.deny, files of current blocks,
 //!   reverse names.
 //! * [`control`] and [`ctl`]: the control socket, and `portsentryctl`.
+//! * [`replay`]: the same engine over capture files, without kernel, clock and privilege.
 //! * [`daemon`]: start, supervisor, request handlers. The only module that knows all others.
 //! * `time`, `rate` and `backoff`: points in time, rate limits and delays between attempts; none
 //!   reads a clock.
@@ -74,6 +75,7 @@ pub mod nft;
 pub mod packet;
 pub mod probe;
 pub(crate) mod rate;
+pub mod replay;
 pub mod ruleset;
 pub mod store;
 pub mod sys;

@@ -42,6 +42,7 @@ use crate::nft::Ruleset;
 use crate::nft::text::Form;
 use crate::packet::command::{Command, Setup};
 use crate::packet::{Observers, PacketThread, StartError, seen};
+use crate::replay;
 use crate::ruleset::{self, SCHEMA};
 use crate::store::{self, StoreHandle, Stored, clock};
 use crate::sys::mailbox::{self, Inbox, Link};
@@ -102,6 +103,9 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
         && let Some(socket) = helper::socket()
     {
         return helper::main(socket);
+    }
+    if arguments.get(1).is_some_and(|word| word == replay::ARGUMENT) {
+        return replay::main(arguments);
     }
     let options = match Options::parse_words(arguments) {
         Ok(options) => options,

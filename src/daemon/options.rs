@@ -39,6 +39,8 @@ const CLASSIC_HELP: &str = "Classic modes, one word a protocol; a protocol witho
   -tcp, -stcp, -atcp   connect, stealth, advanced mode for TCP
   -udp, -sudp, -audp   the same for UDP
 
+Capture files: portsentry replay FILE...; see portsentry replay --help
+
 Exit status: 0 done, 64 usage, 69 the kernel lacks something, 70 software, 77 not permitted, 78 configuration";
 
 impl Options {

@@ -77,7 +77,7 @@ const SERVICES_MAX: u32 = 65_535;
 /// IP protocols that a host may use without a socket that the rules could see: tunnels, routing
 /// daemons, IPsec. TCP, UDP and SCTP have chains of their own. From IANA's assigned internet
 /// protocol numbers.
-const SOCKETLESS_PROTOCOLS: [u8; 29] = [
+pub(crate) const SOCKETLESS_PROTOCOLS: [u8; 29] = [
     1,   // ICMP
     2,   // IGMP
     4,   // IPv4 in IP

@@ -42,6 +42,7 @@ mod promise;
 mod queue;
 mod reflex;
 mod repair;
+mod replay;
 mod responses;
 mod route;
 mod rules_first;

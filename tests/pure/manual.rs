@@ -316,6 +316,52 @@ fn every_option_and_mode_word_of_the_daemon_is_in_its_page_and_no_others() {
     assert_eq!(synopsis, all);
 }
 
+/// Every key of a JSON document.
+fn json_keys(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(pairs) => {
+            for (key, value) in pairs {
+                found.insert(key.clone());
+                json_keys(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| json_keys(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn options_statuses_and_keys_of_replay_are_those_of_its_page() {
+    let page = page("portsentry-replay.1");
+    let entries = items(&section(&page, "DESCRIPTION"));
+    let wanted =
+        with_help(options(portsentry::replay::options::Options::command().get_arguments()));
+    assert_eq!(told_options(entries.iter().filter(|item| item.subsection == "Options")), wanted);
+    assert_eq!(arguments(&section(&page, "SYNOPSIS"), "Fl"), wanted.into_keys().collect());
+    let told = set(items(&section(&page, "EXIT STATUS")).into_iter().map(|item| item.head));
+    let help = Command::new(PORTSENTRY).args(["replay", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let statuses = help.split("Exit status:").nth(1).unwrap().split(|c: char| !c.is_ascii_digit());
+    assert_eq!(told, set(statuses.filter(|number| !number.is_empty())));
+
+    // Three closed ports, and a record that is cut off.
+    let mut capture = vec![0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0];
+    capture.extend([101, 0, 0, 0]);
+    for (second, port) in (0u8..).zip([21, 23, 25, 26]) {
+        capture.extend([second * 20, 0, 0, 0, 0, 0, 0, 0, 40, 0, 0, 0, 40, 0, 0, 0]);
+        capture.extend([0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0, 203, 0, 113, 9, 192, 0, 2, 1]);
+        capture.extend([0x9c, 0x40, 0, port, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 4, 0, 0, 0, 0, 0]);
+    }
+    capture.push(0);
+    let mut config = Config::default();
+    config.block.unproven.action = UnprovenAction::Block;
+    let report = portsentry::replay::report_on(&[&capture], &[], &config).unwrap();
+    let mut keys = BTreeSet::new();
+    json_keys(&serde_json::from_str(&report).unwrap(), &mut keys);
+    assert!(keys.contains("until") && keys.contains("offset"), "{report}");
+    assert_eq!(arguments(&section(&page, "JSON"), "Ic"), keys);
+}
+
 /// The commands of portsentryctl, including `allow add`, each with its options.
 fn commands() -> BTreeMap<String, BTreeMap<String, bool>> {
     let mut found = BTreeMap::new();

@@ -15,8 +15,13 @@ use std::path::Path;
 pub const WILD: char = '\u{1}';
 
 /// The pages.
-pub const PAGES: [&str; 4] =
-    ["portsentry.8", "portsentryctl.8", "portsentry.yaml.5", "portsentry-rules.7"];
+pub const PAGES: [&str; 5] = [
+    "portsentry.8",
+    "portsentryctl.8",
+    "portsentry.yaml.5",
+    "portsentry-rules.7",
+    "portsentry-replay.1",
+];
 
 /// The lines of a page without its comments.
 pub fn page(name: &str) -> Vec<String> {

@@ -109,6 +109,11 @@ impl Engine {
         (!view.ports.is_empty()).then_some(view)
     }
 
+    /// Probes of an account since it was first seen; see [`AccountView::probes`].
+    pub fn probes_of(&self, source: Source) -> Option<u32> {
+        self.ledger.inspect(source, |known| known.probes)
+    }
+
     /// How often that account was blocked as proven, within `block.escalate.memory`.
     pub fn blocks_before(&self, address: IpAddr) -> u32 {
         let source = self.policy.account(address);

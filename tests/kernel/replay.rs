@@ -1,0 +1,161 @@
+//! A capture of live scans, replayed: the same verdict as the daemon's.
+
+use crate::support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::daemon::{AT_DEFAULTS, Daemon, program};
+use support::netns::Running;
+use support::scene::{DEVICE, Scene};
+use support::{done, eventually, missing, output};
+
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/record.py");
+
+/// A capture of the host's device, which ends when it is dropped.
+struct Recording(Running);
+
+impl Recording {
+    fn start(scene: &Scene, path: &Path) -> Self {
+        let words = [RECORD, DEVICE, path.to_str().unwrap()];
+        let mut running = scene.host.spawn("python3", &words);
+        let mut line = String::new();
+        BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        Self(running)
+    }
+
+    /// Writes what is left, and ends.
+    fn end(mut self) {
+        let pid = self.0.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(eventually(Duration::from_secs(10), || self.0.0.try_wait().unwrap().is_some()));
+    }
+}
+
+/// The JSON report on a capture.
+fn replay(capture: &Path, configuration: &Path, words: &[&str]) -> Value {
+    let fixed = ["replay", "--json", "--config", configuration.to_str().unwrap()];
+    let words = [&fixed, words, &[capture.to_str().unwrap()]].concat();
+    // A user who may do nothing.
+    let report = output(&program(), &words, Duration::from_secs(60));
+    assert_eq!(String::from_utf8_lossy(&report.stderr), "");
+    serde_json::from_str(&done(&report)).unwrap()
+}
+
+fn address(index: usize, six: bool) -> String {
+    if six { format!("fd67:{:x}::2", 0x100 + index) } else { format!("10.67.1.{}", 10 + index) }
+}
+
+#[test]
+fn a_replayed_capture_has_the_verdicts_of_the_live_scans() {
+    if missing(&["ip", "nft", "nmap", "python3"]).is_some() {
+        return;
+    }
+    // Name, nmap's options, ports, and the distinct port at which it is detected; 0: it is not.
+    let kinds: [(&str, &[&str], &str, u64); 10] = [
+        ("syn", &["-sS"], "1-60", 3),
+        ("fin", &["-sF"], "1-60", 6),
+        ("null", &["-sN"], "1-60", 3),
+        ("xmas", &["-sX"], "1-60", 3),
+        ("maimon", &["-sM"], "1-60", 6),
+        ("ack", &["-sA"], "1-60", 6),
+        ("udp", &["-sU"], "150-190", 3),
+        ("custom-flags", &["-sS", "--scanflags", "SYNFIN"], "1-60", 3),
+        ("syn", &["-sS", "-f", "--data-length", "24"], "1-60", 3),
+        ("few", &["-sF"], "1-4", 0),
+    ];
+    let host = ["10.67.0.1/16", "fd67:1::1/64"];
+    let scene = Scene::new(&host, &["10.67.0.9/16", "fd67:1::2/64"]).with_prefixes(&["fd67::/16"]);
+    let lines = (0..kinds.len()).map(|index| {
+        format!(
+            "addr add {}/16 dev {DEVICE}\naddr add {}/128 dev {DEVICE} nodad\n",
+            address(index, false),
+            address(index, true)
+        )
+    });
+    scene.scanner.ip_batch(&lines.collect::<String>());
+    let daemon = Daemon::start(&scene.host, "udp: { action: block }");
+    let capture = daemon.path("scans.pcap");
+    let recording = Recording::start(&scene, &capture);
+    // Both ends of the link know each other: the first probe does not wait for that.
+    assert!(scene.reaches());
+    let mut cases = Vec::new();
+    for (index, (kind, options, ports, port)) in kinds.into_iter().enumerate() {
+        for six in [false, true] {
+            // nmap fragments IPv4 only.
+            if six && options.contains(&"-f") {
+                continue;
+            }
+            let target = if six { "fd67:1::1" } else { "10.67.0.1" };
+            let family: &[&str] = if six { &["-6"] } else { &[] };
+            let source = address(index, six);
+            scene.scan_from(&source, &[options, family, &["-T4", "-p", ports, target]].concat());
+            if port > 0 {
+                daemon.wait_for_block(&source);
+            }
+            cases.push((source, kind, port));
+        }
+    }
+    let live = daemon.json(&["list"]);
+    recording.end();
+    let configuration = daemon.path("portsentry.yaml");
+    let words = ["--local", "10.67.0.1", "--local", "fd67:1::1", "--answer-within", "100ms"];
+    let report = replay(&capture, &configuration, &words);
+    let rows = report["detected"].as_array().unwrap();
+    for (source, kind, port) in cases {
+        let found = rows.iter().find(|row| row["address"] == *source);
+        let listed = live.as_array().unwrap().iter().find(|row| row["address"] == *source);
+        println!("{source} {kind} {port}: {}", found.map_or("none".into(), Value::to_string));
+        if port == 0 {
+            assert_eq!((found, listed), (None, None), "{source}");
+            continue;
+        }
+        let (found, listed) = (found.expect("replayed"), listed.expect("live"));
+        assert_eq!((&found["scan"], &listed["scan"]), (&kind.into(), &kind.into()), "{source}");
+        assert_eq!(found["probes_until_detected"], port, "{found}");
+        assert_eq!((&found["proven"], &listed["proven"]), (&false.into(), &false.into()));
+        // The same evidence in the same order; the times are the kernel's here and there.
+        let ports =
+            |row: &Value| row["reason"].as_str().unwrap().rsplit(": ").next().map(str::to_owned);
+        assert_eq!(ports(found), ports(listed), "{source}");
+        assert_eq!(found["blocked"].as_array().unwrap().len(), 1, "{found}");
+    }
+    // Without a word of whose capture it is, the same.
+    let guessed = replay(&capture, &configuration, &["--answer-within", "100ms"]);
+    assert_eq!(guessed["local"], serde_json::json!(["10.67.0.1", "fd67:1::1"]));
+    assert_eq!(guessed["detected"], report["detected"]);
+}
+
+#[test]
+fn a_replayed_proof_is_the_live_one() {
+    if missing(&["ip", "nft", "nmap", "python3"]).is_some() {
+        return;
+    }
+    let scene = Scene::new(&["10.67.0.1/16"], &["10.67.0.2/16"]);
+    let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+    let capture = daemon.path("scan.pcap");
+    let recording = Recording::start(&scene, &capture);
+    assert!(scene.reaches());
+    scene.scanner.output(
+        "nmap",
+        &["-n", "-Pn", "-sS", "-p", "1-200", "--host-timeout", "20s", "10.67.0.1"],
+        Duration::from_secs(30),
+    );
+    daemon.wait_for_block("10.67.0.2");
+    let live = daemon.json(&["list"])[0].clone();
+    recording.end();
+    let report = replay(&capture, &daemon.path("portsentry.yaml"), &["--local", "10.67.0.1"]);
+    let row = &report["detected"][0];
+    assert_eq!((&live["scan"], &live["proven"]), (&"syn".into(), &true.into()), "{live}");
+    assert_eq!((&row["scan"], &row["proven"]), (&"syn".into(), &true.into()), "{row}");
+    assert_eq!(row["probes_until_detected"], 3, "{row}");
+    assert_eq!(
+        (row["slowed"].as_array().unwrap().len(), row["blocked"].as_array().unwrap().len()),
+        (1, 1),
+        "{row}"
+    );
+}
