@@ -12,10 +12,10 @@ use crate::journal::{Event, Notice, format};
 use crate::probe::{Port, Probe, ScanKind};
 
 /// Maximum number of detected sources that are listed; further ones are counted.
-pub(super) const DETECTED_MAX: usize = 65_536;
+pub(super) const DETECTED_MAX: usize = 16_384;
 
 /// Times of being slowed or blocked that are listed of one source; further ones are counted.
-pub(super) const SPANS_MAX: usize = 32;
+pub(super) const SPANS_MAX: usize = 16;
 
 /// A time in which a source would have been slowed or blocked.
 #[derive(Debug, Clone, PartialEq)]
