@@ -159,8 +159,10 @@ impl<'a> Detected<'a> {
                 scanner.begin(Span { from: at, until, is_block: true, reason, is_over: false });
             }
             Report::Unblocked { source, .. } => self.end(source, true, at),
-            Report::BlockFailed { .. } | Report::Exempted { .. } | Report::UnblockFailed { .. } => {
-            }
+            Report::BlockFailed { .. }
+            | Report::Continues { .. }
+            | Report::Exempted { .. }
+            | Report::UnblockFailed { .. } => {}
         }
     }
 
