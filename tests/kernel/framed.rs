@@ -182,11 +182,11 @@ fn one_scanner_behind_nat64_is_blocked_alone() {
             });
             unharmed(&experience);
             assert!(experience.slowest < STALLED, "{}", experience.slowest);
-            assert_eq!(daemon.blocked(), [scanner.clone()], "{}", daemon.log());
+            assert_eq!(daemon.blocked(), std::slice::from_ref(&scanner), "{}", daemon.log());
             // By hand.
             assert!(daemon.ctl(&["unblock", &scanner]).status.success());
             assert!(daemon.ctl(&["block", &third]).status.success());
-            assert_eq!(daemon.blocked(), [third.clone()]);
+            assert_eq!(daemon.blocked(), std::slice::from_ref(&third));
             let pings = |from: &str| scene.scanner.pings(&["-I", from, "fd69:1::1"]);
             assert!(!pings(&third) && pings(&fourth) && pings(&neighbour));
         }
