@@ -122,11 +122,16 @@ pub enum ScanKind {
     /// A FIN, ACK or datagram as a service sends it: from a well-known port, or to a port that
     /// clients use. Never counts toward a block.
     Reply,
+    /// One port of many addresses of this host (`nmap -p 445 NETWORK`).
+    Sweep,
+    /// Echo requests to many addresses of this host (`-sn`, `-PE`). A packet of this kind alone is no
+    /// evidence.
+    PingSweep,
 }
 
 impl ScanKind {
     /// All kinds, in the order of the enum.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Connect,
         Self::Syn,
         Self::Fin,
@@ -140,6 +145,8 @@ impl ScanKind {
         Self::SctpCookieEcho,
         Self::IpProtocol,
         Self::Reply,
+        Self::Sweep,
+        Self::PingSweep,
     ];
 
     /// The name in logs and element comments.
@@ -158,6 +165,8 @@ impl ScanKind {
             Self::SctpCookieEcho => "sctp-cookie-echo",
             Self::IpProtocol => "ip-protocol",
             Self::Reply => "reply",
+            Self::Sweep => "sweep",
+            Self::PingSweep => "ping-sweep",
         }
     }
 }

@@ -44,6 +44,9 @@ impl Default for Config {
                 action: ProtocolAction::Log,
             },
             scan_trigger: 2,
+            // A name of a service that is down may have a handful of our addresses, over IPv4 and
+            // IPv6, and a client tries them all.
+            sweep_trigger: 10,
             scan_window: Duration::from_secs(600),
             block: Block {
                 timeout: Some(Duration::from_secs(3600)),

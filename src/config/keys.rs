@@ -204,6 +204,15 @@ pub const KEYS: &[Key] = &[
         Live
     ),
     key!(
+        sweep_trigger,
+        number(
+            1,
+            100,
+            "each client of one service touches one address, and each address of each source costs memory",
+        ),
+        Live
+    ),
+    key!(
         scan_window,
         time(
             SECOND,

@@ -28,6 +28,9 @@ pub struct Config {
     pub udp: Protocol,
     /// Distinct ports that a source may touch without consequences.
     pub scan_trigger: u16,
+    /// Addresses of this host at which a source may probe the same port, or that it may ping,
+    /// without a reaction.
+    pub sweep_trigger: u16,
     /// The sliding window in which they count.
     pub scan_window: Duration,
     /// Duration and number of blocks.

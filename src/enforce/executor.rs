@@ -26,7 +26,7 @@ const FORGIVEN_SINGLY_MAX: usize = 100;
 const INTERVALS_PER_TRANSACTION: usize = 50;
 
 /// What the rules remember of sources: first who is held, then what was counted.
-const REMEMBERED: [SetId; 17] = [
+const REMEMBERED: [SetId; 19] = [
     SetId::Held4,
     SetId::Held6,
     SetId::HeldNets6,
@@ -44,6 +44,8 @@ const REMEMBERED: [SetId; 17] = [
     SetId::Patient6,
     SetId::Blind4,
     SetId::Blind6,
+    SetId::Pinged4,
+    SetId::Pinged6,
 ];
 
 /// Why a set of networks could not be brought to what is wanted.
@@ -472,7 +474,8 @@ fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
     match (set, forget) {
         _ if is_ip4 != address.is_ipv4() => Vec::new(),
         (SetId::Held4 | SetId::Held6 | SetId::HeldNets6, _) => vec![Key::from(address)],
-        (_, None) => Vec::new(),
+        // Pairs with each address of this host, which run out by themselves.
+        (_, None) | (SetId::Pinged4 | SetId::Pinged6, _) => Vec::new(),
         (SetId::Seen4 | SetId::Seen6, Some(ports)) => {
             let mut keys: Vec<_> = ports.iter().filter_map(|port| touch(address, *port)).collect();
             keys.sort_unstable();

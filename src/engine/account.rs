@@ -6,8 +6,9 @@ use crate::probe::{Port, Probe, ScanKind, Transport};
 /// A touched port with time and kind, in eight bytes.
 ///
 /// Bits 0..16 port number, 16..18 transport, 18..22 scan kind plus 1 (so that only an empty slot is
-/// zero), 22 ambiguous, 23 the ledger's mark, 24 counted for the prefix too, 25..64 milliseconds.
-/// The time saturates 17 years after the clock's zero.
+/// zero), 22 ambiguous, 23 the ledger's mark, 24 counted for the prefix too, 25..29 which address of
+/// this host (0: unknown), 29..64 time in units of 16 milliseconds. It saturates 17 years after the
+/// clock's zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Touch(u64);
 
@@ -18,7 +19,11 @@ const REPLY: u64 = (ScanKind::Reply as u64 + 1) << 18;
 const AMBIGUOUS: u64 = 1 << 22;
 const MARK: u64 = 1 << 23;
 const SHARED: u64 = 1 << 24;
-const TIME_SHIFT: u32 = 25;
+const HERE_SHIFT: u32 = 25;
+const HERE: u64 = 0xf << HERE_SHIFT;
+const TIME_SHIFT: u32 = 29;
+/// A touch's unit of time in milliseconds, as a shift.
+const UNIT_SHIFT: u32 = 4;
 const TIME_MAX: u64 = (1 << 39) - 1;
 
 /// A time in milliseconds, limited to a touch's 39 bits.
@@ -26,8 +31,14 @@ pub(super) fn clock(now: MonoTime) -> u64 {
     now.millis().min(TIME_MAX)
 }
 
+/// What a touch keeps of a hash of an address, never 0.
+pub(super) fn here_bits(hash: u64) -> u64 {
+    hash % 15 + 1
+}
+
 impl Touch {
-    pub(super) fn new(now: MonoTime, probe: &Probe) -> Self {
+    /// `here`: a keyed hash of the address of this host that the probe was sent to.
+    pub(super) fn new(now: MonoTime, probe: &Probe, here: u64) -> Self {
         let transport = probe.port.transport as u64;
         let kind = probe.scan as u64 + 1;
         let ambiguous = if probe.ambiguous { AMBIGUOUS } else { 0 };
@@ -36,8 +47,14 @@ impl Touch {
                 | transport << 16
                 | kind << 18
                 | ambiguous
-                | clock(now) << TIME_SHIFT,
+                | here_bits(here) << HERE_SHIFT
+                | clock(now) >> UNIT_SHIFT << TIME_SHIFT,
         )
+    }
+
+    /// The touch of an address of this host that is not known.
+    pub(super) fn nowhere(self) -> Self {
+        Self(self.0 & !HERE)
     }
 
     pub(super) fn of_view(view: &TouchView) -> Self {
@@ -47,7 +64,7 @@ impl Touch {
                 | (view.port.transport as u64) << 16
                 | (view.scan as u64 + 1) << 18
                 | ambiguous
-                | clock(view.at) << TIME_SHIFT,
+                | clock(view.at) >> UNIT_SHIFT << TIME_SHIFT,
         )
     }
 
@@ -62,7 +79,7 @@ impl Touch {
 
     /// The touch in a slot; `None` if the slot is empty or older than `horizon`.
     pub(super) fn live(slot: u64, horizon: u64) -> Option<Self> {
-        (slot != 0 && slot >> TIME_SHIFT >= horizon).then_some(Self(slot))
+        (slot != 0 && slot >> TIME_SHIFT >= horizon >> UNIT_SHIFT).then_some(Self(slot))
     }
 
     pub(super) fn slot(self) -> u64 {
@@ -86,8 +103,20 @@ impl Touch {
         self.0 & SHARED != 0
     }
 
+    /// The start of its unit of time, in milliseconds.
     pub(super) fn time(self) -> u64 {
-        self.0 >> TIME_SHIFT
+        self.0 >> TIME_SHIFT << UNIT_SHIFT
+    }
+
+    /// Which address of this host it was sent to, in four bits; 0: unknown.
+    pub(super) fn here(self) -> u64 {
+        (self.0 & HERE) >> HERE_SHIFT
+    }
+
+    /// Whether the two were sent to different addresses of this host, as far as they know.
+    pub(super) fn is_elsewhere(self, other: Self) -> bool {
+        let (here, there) = (self.here(), other.here());
+        here != 0 && there != 0 && here != there
     }
 
     /// Whether both are the same evidence: of one port, and sent as one stack would.
@@ -134,7 +163,12 @@ impl Touch {
 
     /// Whether it counts toward a block.
     pub(super) fn counts(self, counted: Counted) -> bool {
-        counted.holds(self.transport()) && self.0 & KIND != REPLY
+        counted.holds(self.transport()) && !self.is_reply()
+    }
+
+    /// Whether it looks like a service's late answer.
+    pub(super) fn is_reply(self) -> bool {
+        self.0 & KIND == REPLY
     }
 
     fn is_connect(self) -> bool {
@@ -172,8 +206,13 @@ impl Counted {
 ///
 /// When other ports fill them, the weakest and then the oldest is replaced: first transports that
 /// are only logged, then ambiguous evidence. Otherwise a scanner could push out its own evidence
-/// with datagrams that are only logged.
-pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Counted) {
+/// with datagrams that are only logged. Returns the touch that the account had of the port.
+pub(super) fn record(
+    slots: &mut [u64],
+    touch: Touch,
+    horizon: u64,
+    counted: Counted,
+) -> Option<Touch> {
     // Rank and time in one number: the smallest is replaced.
     let rank = |touch: Touch| (u64::from(touch.counts(counted)) * (1 + touch.strength())) << 40;
     let (mut free, mut least, mut least_at) = (None, u64::MAX, 0);
@@ -184,7 +223,7 @@ pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Cou
         };
         if old.same_port(touch) {
             *slot = old.stronger(touch).slot();
-            return;
+            return Some(old);
         }
         let rank_and_time = rank(old) | old.time();
         if rank_and_time < least {
@@ -195,6 +234,7 @@ pub(super) fn record(slots: &mut [u64], touch: Touch, horizon: u64, counted: Cou
     if let Some(slot) = place.and_then(|at| slots.get_mut(at)) {
         *slot = touch.slot();
     }
+    None
 }
 
 /// Distinct ports of an account by kind of evidence.
@@ -317,9 +357,10 @@ pub(super) fn detail(slots: &[u64], horizon: u64) -> String {
 }
 
 /// A duration as short text: `0.2s`, `5m`, `3h`.
-fn span(millis: u64) -> String {
+pub(super) fn span(millis: u64) -> String {
     match millis {
-        0..100_000 => format!("{}.{}s", millis / 1000, millis % 1000 / 100),
+        // Rounded: touches have units of 16 milliseconds.
+        0..100_000 => format!("{}.{}s", (millis + 50) / 1000, (millis + 50) % 1000 / 100),
         100_000..6_000_000 => format!("{}m", millis / 60_000),
         _ => format!("{}h", millis / 3_600_000),
     }
@@ -345,15 +386,15 @@ mod tests {
     }
 
     fn syn(at: u64, port: u16) -> Touch {
-        Touch::new(MonoTime::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Syn, false))
+        Touch::new(MonoTime::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Syn, false), 0)
     }
 
     fn ack(at: u64, port: u16) -> Touch {
-        Touch::new(MonoTime::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Ack, true))
+        Touch::new(MonoTime::from_millis(at), &probe(Transport::Tcp, port, ScanKind::Ack, true), 0)
     }
 
     fn udp(at: u64, port: u16) -> Touch {
-        Touch::new(MonoTime::from_millis(at), &probe(Transport::Udp, port, ScanKind::Udp, false))
+        Touch::new(MonoTime::from_millis(at), &probe(Transport::Udp, port, ScanKind::Udp, false), 0)
     }
 
     fn recorded(slots: usize, counted: Counted, touches: &[Touch]) -> Vec<u64> {
@@ -374,12 +415,15 @@ mod tests {
                     let touch = Touch::new(
                         MonoTime::from_millis(at),
                         &probe(transport, number, scan, ambiguous),
+                        u64::from(number),
                     );
                     assert_eq!(
                         (touch.port(), touch.scan(), touch.ambiguous()),
                         (Port { transport, number }, scan, ambiguous)
                     );
-                    assert_eq!(touch.time(), at.min(TIME_MAX));
+                    assert_eq!(touch.here(), here_bits(u64::from(number)));
+                    // In units of 16 milliseconds.
+                    assert_eq!(touch.time(), at.min(TIME_MAX) & !15);
                 }
             }
         }
@@ -427,6 +471,7 @@ mod tests {
             Touch::new(
                 MonoTime::from_millis(0),
                 &probe(Transport::Tcp, port, ScanKind::Connect, false),
+                0,
             )
         };
         let tally = Tally::of(&recorded(6, ALL, &[handshake(1), syn(0, 2), syn(0, 3)]), 0, ALL);

@@ -7,6 +7,7 @@ pub(super) mod manual;
 mod many;
 mod outcomes;
 mod probes;
+mod reach;
 mod views;
 
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::slowed::Slowed;
 use super::status::{Evidence, Seen, Status};
+use super::sweeps::Sweeps;
 use super::{AllowList, MonoTime, Reason, Source};
 use crate::config::UnprovenAction;
 use crate::probe::{Port, Probe, ScanKind, Transport};
@@ -70,6 +72,10 @@ pub struct Engine {
     blocks: Blocks,
     offenders: Offenders,
     slowed: Slowed,
+    /// Sources that probed one port of several addresses of this host.
+    sweeps: Sweeps,
+    /// Sources that pinged several; apart, because anybody can ping.
+    pings: Sweeps,
     /// Limits new blocks of unproven sources.
     unproven: TokenBucket,
     report_tokens: TokenBucket,
@@ -107,6 +113,8 @@ impl Engine {
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
             slowed: Slowed::default(),
+            sweeps: sweeps(&policy, seed),
+            pings: sweeps(&policy, seed),
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             slowed_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
@@ -136,6 +144,14 @@ impl Engine {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
+        if (old.sweep_trigger, old.scan_window)
+            != (self.policy.sweep_trigger, self.policy.scan_window)
+            || old.ipv6 != self.policy.ipv6
+        {
+            // Counted again from now on: evidence of minutes.
+            self.sweeps = sweeps(&self.policy, self.seed);
+            self.pings = sweeps(&self.policy, self.seed);
+        }
         self.ledger.reshape(self.policy.shape(), self.seed[0], now, self.counted);
         self.unproven =
             self.unproven.changed(TokenBucket::per_minute(self.policy.unproven.per_minute));
@@ -225,7 +241,7 @@ impl Engine {
                 ambiguous: false,
                 ip_options: false,
             };
-            let touch = Touch::new(at.min(now), &probe);
+            let touch = Touch::new(at.min(now), &probe, 0).nowhere();
             if touch.time() >= horizon {
                 self.count_all(now, source, touch);
             }
@@ -259,6 +275,10 @@ impl Engine {
         self.review_from = Some(0);
         self.release_after = Some(None);
     }
+}
+
+fn sweeps(policy: &Policy, seed: [u64; 2]) -> Sweeps {
+    Sweeps::new(policy.sweep_trigger, policy.shape().window, seed[0])
 }
 
 /// Whether services listen on all ports that a source probed, as far as its account shows.

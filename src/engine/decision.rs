@@ -36,11 +36,13 @@ pub enum NotBlocked {
     Ambiguous,
     /// Its ports are not watched, and `unwatched` is `report`.
     Unwatched,
+    /// It pinged many addresses, as monitoring does too.
+    Ping,
 }
 
 impl NotBlocked {
     /// All reasons, in the order of the enum.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NeverBlock,
         Self::Observe,
         Self::TcpLog,
@@ -54,6 +56,7 @@ impl NotBlocked {
         Self::Total,
         Self::Ambiguous,
         Self::Unwatched,
+        Self::Ping,
     ];
 
     /// The text in reports.
@@ -72,6 +75,7 @@ impl NotBlocked {
             Self::Total => "block.total is reached",
             Self::Unwatched => "these ports are not watched",
             Self::Ambiguous => "closed connections cause such packets too",
+            Self::Ping => "pings are only reported",
         }
     }
 }

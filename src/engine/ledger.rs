@@ -42,6 +42,7 @@ mod share;
 mod stored;
 
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
@@ -248,13 +249,15 @@ impl Ledger {
         self.shape.key(account)
     }
 
-    /// Records a touch. Returns where its account is; `None` if there is no room for it.
+    /// Records a touch. Returns where its account is; `None` if there is no room for it. `before`
+    /// becomes the touch of the same port that it had.
     pub(super) fn touch(
         &mut self,
         now: MonoTime,
         key: Key,
         touch: Touch,
         counted: Counted,
+        before: &mut Option<Touch>,
     ) -> Option<Place> {
         let hash = self.hash(key);
         let horizon = self.horizon(now);
@@ -266,7 +269,10 @@ impl Ledger {
         if !was_suspect {
             let newcomer = self.newcomers.get_mut(at)?;
             let only = match Touch::live(newcomer.touch, horizon) {
-                Some(old) if old.same_port(touch) => Some(old.stronger(touch)),
+                Some(old) if old.same_port(touch) => {
+                    *before = Some(old);
+                    Some(old.stronger(touch))
+                }
                 Some(_) => None,
                 None => Some(touch),
             };
@@ -283,7 +289,7 @@ impl Ledger {
             // every source of a flood would have one.
             suspect.marked = was_suspect;
         }
-        record(self.slots_mut(at), touch, horizon, counted);
+        *before = record(self.slots_mut(at), touch, horizon, counted);
         Some(Place(at | SUSPECT))
     }
 
@@ -458,6 +464,16 @@ impl Ledger {
                 return self.drop_place(front.key, front.place);
             }
         }
+    }
+
+    /// A keyed hash of an address of this host.
+    #[inline]
+    pub(super) fn hash_address(&self, address: IpAddr) -> u64 {
+        let bits = match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        self.hasher.hash_one(bits)
     }
 
     fn hash(&self, key: Key) -> u64 {

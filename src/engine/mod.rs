@@ -1,4 +1,4 @@
-//! The detection engine: counts the ports that each source touches, decides what to block, and
+//! The detection engine: counts the ports and addresses that each source touches, decides what to block, and
 //! keeps the list of blocks.
 //!
 //! Pure: no clock, socket, file, log call or lock. Time comes in as [`MonoTime`], the hash seed as
@@ -29,6 +29,7 @@ mod slab;
 mod slowed;
 mod source;
 mod status;
+mod sweeps;
 
 pub use crate::time::MonoTime;
 
@@ -47,3 +48,4 @@ pub use refusal::Refusal;
 pub use slowed::{ProofView, SLOWED_BYTES, SLOWED_MAX, SlowedView};
 pub use source::{Source, nat64, widened};
 pub use status::{AccountView, Evidence, Seen, Status, TouchView};
+pub use sweeps::{SOURCES, SWEEP_TRIGGER_MAX};

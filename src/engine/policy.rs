@@ -39,6 +39,9 @@ pub struct Policy {
     pub scan_trigger: u16,
     /// The sliding window in which they count.
     pub scan_window: Duration,
+    /// Addresses of this host at which a source may probe the same port, or that it may ping, without
+    /// a reaction; at most [`super::SWEEP_TRIGGER_MAX`].
+    pub sweep_trigger: u16,
     /// Timeout of a proven source's block; `None`: until it is unblocked.
     pub timeout: Option<Duration>,
     /// How further blocks of a proven source become longer.
@@ -67,6 +70,7 @@ impl Policy {
             unwatched: config.unwatched,
             scan_trigger: config.scan_trigger,
             scan_window: config.scan_window,
+            sweep_trigger: config.sweep_trigger,
             timeout: config.block.timeout,
             escalate: config.block.escalate.clone(),
             ipv6: config.block.ipv6,

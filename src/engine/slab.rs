@@ -109,6 +109,12 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Moves a place of one list to the end of another.
+    pub(super) fn transfer(&mut self, from: &mut List, to: &mut List, at: u32) {
+        self.unlink(from, at);
+        self.append(to, at);
+    }
+
     /// The values of a list, oldest first.
     pub(super) fn walk(&self, list: List) -> impl Iterator<Item = (u32, &T)> {
         let mut at = list.first;

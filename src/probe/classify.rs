@@ -7,6 +7,7 @@
 //! | benign | rule |
 //! |---|---|
 //! | answers to a spoofed flood (backscatter): SYN+ACK, RST, ICMP errors | never a probe |
+//! | pings, also of monitoring | reported if a source pings many addresses of this host |
 //! | out-of-state segments of a closed connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
 //! | the same from a service's port or to a reserved port: an NFS server that retransmits | a reply, which never blocks |
 //! | late DNS answers: UDP from port 53 | none to an unprivileged port, else ambiguous |
@@ -28,7 +29,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use super::{Port, Probe, ScanKind, Transport};
-use crate::wire::{self, sctp, tcp::Flags};
+use crate::wire::{self, icmp, sctp, tcp::Flags};
 
 /// Destination ports of UDP traceroute: mtr(8) counts up from 33000, traceroute(8) from 33434, one
 /// for each probe that it sends by default (30 hops of 3), rounded up.
@@ -38,6 +39,10 @@ pub(crate) const TRACEROUTE: RangeInclusive<u16> = 33000..=33534;
 /// (`HIS_ARRAY_SIZE` in tracepath.c). Without an answer it continues for 30 hops, and a dropped
 /// probe has no answer.
 pub(crate) const TRACEPATH: RangeInclusive<u16> = 44444..=44507;
+
+/// Types of echo requests (RFC 792; RFC 4443, 4.1).
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REQUEST_6: u8 = 128;
 
 /// DNS (RFC 1035, 4.2.1).
 const DOMAIN: u16 = 53;
@@ -171,6 +176,11 @@ impl Probe {
                     _ => return Err(NotProbe::SctpChunk),
                 };
                 (Transport::Sctp, message.destination_port, scan, false)
+            }
+            // Each ping is harmless; the engine counts the addresses that a source pings.
+            wire::Transport::Icmp(icmp::Message { kind: ECHO_REQUEST, .. })
+            | wire::Transport::Icmp6(icmp::Message { kind: ECHO_REQUEST_6, .. }) => {
+                (Transport::Ip, u16::from(packet.protocol), ScanKind::PingSweep, true)
             }
             wire::Transport::Icmp(_) | wire::Transport::Icmp6(_) => return Err(NotProbe::Icmp),
             wire::Transport::Fragment { .. } => return Err(NotProbe::Fragment),
@@ -335,7 +345,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::wire::{icmp, tcp::Segment, udp::Datagram};
+    use crate::wire::{tcp::Segment, udp::Datagram};
     use proptest::prelude::*;
 
     const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;

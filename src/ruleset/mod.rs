@@ -4,7 +4,7 @@
 //! * [`sets`]: the sets and their keys. `statements`: building blocks of rules.
 //! * [`reflex`]: rules that count ports and hold sources. `decoy`: the rules of connect mode.
 //! * `watch`: packets to this host; `exempt`: those of what is never blocked. `forward`: packets to
-//!   other hosts.
+//!   other hosts. `pings`: echo requests.
 //! * `known`: closed ports of clients that use services.
 //! * `segments`: segments that open no connection. [`unwatched`]: ports that are not watched.
 //! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
@@ -16,6 +16,7 @@ mod family;
 mod forward;
 mod known;
 pub(crate) mod messages;
+mod pings;
 pub(crate) mod reflex;
 mod segments;
 pub(crate) mod sets;
@@ -258,6 +259,9 @@ impl Builder<'_> {
             sets.extend(self.slow_sets());
         }
         sets.extend(self.known_sets());
+        if self.watches() {
+            sets.extend(self.pinged_sets());
+        }
         if self.config.queues_connections() && self.reflex.is_none() {
             let set = |id| Set {
                 timeouts: true,
@@ -324,7 +328,7 @@ impl Builder<'_> {
             if !self.udp.is_empty() {
                 chains.push(self.udp_probe());
             }
-            chains.push(self.exempt());
+            chains.extend([self.exempt(), self.pinged()]);
         }
         if self.watches() || self.enforces() {
             chains.extend(self.group_and_spoofed());

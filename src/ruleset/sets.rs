@@ -123,11 +123,15 @@ pub enum SetId {
     Passed4,
     /// The same for IPv6.
     Passed6,
+    /// (IPv4 source, address of this host) that it pinged lately: each is logged once.
+    Pinged4,
+    /// The same for IPv6.
+    Pinged6,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 58] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -184,6 +188,8 @@ impl SetId {
         Self::Excused6,
         Self::Passed4,
         Self::Passed6,
+        Self::Pinged4,
+        Self::Pinged6,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -195,6 +201,8 @@ impl SetId {
         const PORT6: &[DataType] = &[Ipv6Addr, InetProto, InetService];
         const CONNECTION4: &[DataType] = &[Ipv4Addr, Ipv4Addr, InetService, InetService];
         const CONNECTION6: &[DataType] = &[Ipv6Addr, Ipv6Addr, InetService, InetService];
+        const PAIR4: &[DataType] = &[Ipv4Addr, Ipv4Addr];
+        const PAIR6: &[DataType] = &[Ipv6Addr, Ipv6Addr];
         match self {
             Self::Blocked4 => SetSpec::new("blocked4", IP4),
             Self::Blocked6 => SetSpec::new("blocked6", IP6),
@@ -252,6 +260,8 @@ impl SetId {
             Self::Excused6 => SetSpec::new("excused6", PORT6).transient(),
             Self::Passed4 => SetSpec::new("passed4", IP4).transient(),
             Self::Passed6 => SetSpec::new("passed6", IP6).transient(),
+            Self::Pinged4 => SetSpec::new("pinged4", PAIR4).transient(),
+            Self::Pinged6 => SetSpec::new("pinged6", PAIR6).transient(),
         }
     }
 

@@ -76,6 +76,7 @@ impl Builder<'_> {
         if self.holds() {
             rules.extend(self.slow_echo());
         }
+        rules.extend(self.pings());
         rules.extend([rule(
             "protocols that are never a probe; ICMP is among them and never dropped",
             [is_in(Selector::L4Proto, SetId::Protocols), back()],

@@ -330,7 +330,7 @@ mod tests {
     fn kinds_of_scans_and_transports_have_the_numbers_that_are_in_databases() {
         let names: Vec<_> =
             ScanKind::ALL.iter().map(|scan| format!("{} {}", *scan as u8, scan.name())).collect();
-        let golden = "0 connect,1 syn,2 fin,3 null,4 xmas,5 maimon,6 ack,7 custom-flags,8 udp,9 sctp-init,10 sctp-cookie-echo,11 ip-protocol,12 reply";
+        let golden = "0 connect,1 syn,2 fin,3 null,4 xmas,5 maimon,6 ack,7 custom-flags,8 udp,9 sctp-init,10 sctp-cookie-echo,11 ip-protocol,12 reply,13 sweep,14 ping-sweep";
         assert_eq!(names.join(","), golden);
         assert_eq!(
             [

@@ -53,6 +53,7 @@ mod slack;
 mod slow;
 mod slowed;
 mod store;
+mod sweeps;
 mod takeover;
 mod unit;
 mod unproven;

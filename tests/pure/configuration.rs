@@ -476,7 +476,7 @@ fn configurations() -> impl Strategy<Value = Config> {
         (any::<u16>(), 1..=u16::MAX),
         word_of(),
     );
-    let detection = (protocol(), protocol(), 0u16..=1023, millis(1, 7 * 86_400));
+    let detection = (protocol(), protocol(), 0u16..=1023, 1u16..=100, millis(1, 7 * 86_400));
     let never = (
         any::<[bool; 4]>(),
         ports().prop_map(|ports| ports.without(&PortSet::of(&[0]))),
@@ -515,7 +515,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                 resolve,
                 (on_exit, own_table),
             )| {
-                let (tcp, udp, scan_trigger, scan_window) = detection;
+                let (tcp, udp, scan_trigger, sweep_trigger, scan_window) = detection;
                 if respond.command.is_empty()
                     && [tcp.action, udp.action].contains(&ProtocolAction::Command)
                 {
@@ -535,6 +535,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                     tcp,
                     udp,
                     scan_trigger,
+                    sweep_trigger,
                     scan_window,
                     block,
                     never_block: NeverBlock {

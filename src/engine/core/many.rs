@@ -17,7 +17,7 @@ impl Engine {
         if self.blocks.covers(source) || self.is_slowed(source) {
             return;
         }
-        let touch = Touch::new(now, probe);
+        let touch = Touch::new(now, probe, self.ledger.hash_address(probe.destination));
         let Some(passed) = self.late.touch(now, self.policy.scan_window, source, touch) else {
             return;
         };
@@ -35,7 +35,7 @@ impl Engine {
         if self.blocks.covers(source) || self.is_slowed(source) {
             return;
         }
-        let touch = Touch::new(now, probe);
+        let touch = Touch::new(now, probe, self.ledger.hash_address(probe.destination));
         let Some(passed) = self.refused.touch(now, self.policy.scan_window, source, touch) else {
             return;
         };
@@ -49,7 +49,7 @@ impl Engine {
             let key = self.ledger.key_of(source);
             let mut found = None;
             for touch in touches.iter().filter_map(|slot| Touch::live(*slot, 0)) {
-                found = self.ledger.touch(now, key, touch, self.counted);
+                found = self.ledger.touch(now, key, touch, self.counted, &mut None);
             }
             self.slow(now, (source, found), probe, false, actions);
         } else if is_new {

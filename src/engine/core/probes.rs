@@ -14,7 +14,7 @@ use crate::engine::policy::Triggers;
 use crate::engine::slowed::{PREFIX_SHARE, Slowing};
 use crate::engine::status::Status;
 use crate::engine::{Action, MonoTime, Reason, Report, Source};
-use crate::probe::{Probe, ScanKind};
+use crate::probe::{Port, Probe, ScanKind};
 
 /// Probes above the trigger that make a source persistent: a flood would have to send as many for
 /// each spoofed source.
@@ -49,19 +49,37 @@ impl Engine {
         // That the rules slow its prefix says nothing of the account.
         let by_rules = by_rules
             && (!prefix.is_some_and(|prefix| self.is_slowed(prefix)) || self.is_slowed(account));
-        let touch = Touch::new(now, probe);
+        let here = self.ledger.hash_address(probe.destination);
+        if probe.scan == ScanKind::PingSweep {
+            self.ping(now, account, probe, here, actions);
+            return Trigger::Below;
+        }
+        let touch = Touch::new(now, probe, here);
         let key = self.ledger.key_of(account);
-        let (found, mut tally) = self.count(now, key, touch);
+        let (mut before, mut elsewhere) = (None, None);
+        let (found, mut tally) = self.count(now, key, touch, &mut before);
         self.count_long(now, key, touch, &mut tally);
         let shared = prefix.and_then(|prefix| {
-            let (key, touch) = self.share(now, prefix, (found, tally), touch)?;
+            let (key, touch) = self.share(now, prefix, (found, tally), touch, &mut elsewhere)?;
             Some((prefix, key, touch))
         });
         let triggers = self.policy.triggers();
-        let trigger =
+        let mut trigger =
             self.respond(now, (account, found), (tally, triggers), probe, by_rules, actions);
+        if trigger == Trigger::Below {
+            if let Some(before) = before.filter(|before| before.is_elsewhere(touch)) {
+                trigger = self.sweep(now, (account, found), (key, before, here), probe, actions);
+            } else if before.is_none()
+                && let (Some(prefix), Some((found, before))) = (prefix, elsewhere)
+            {
+                // Each account gives its prefix one address for a port: a prefix must not sweep by
+                // what one of its accounts does.
+                let (at, key) = ((prefix, Some(found)), self.ledger.key_of(prefix));
+                trigger = self.sweep(now, at, (key, before, here), probe, actions);
+            }
+        }
         let Some((prefix, key, touch)) = shared else { return trigger };
-        let (found, tally) = self.count(now, key, touch);
+        let (found, tally) = self.count(now, key, touch, &mut None);
         let triggers = self.policy.prefix_triggers();
         // The rules do not slow a prefix by themselves.
         match self.respond(now, (prefix, found), (tally, triggers), probe, false, actions) {
@@ -72,8 +90,14 @@ impl Engine {
 
     /// Adds a touch to an account.
     #[inline]
-    fn count(&mut self, now: MonoTime, account: Key, touch: Touch) -> (Option<Place>, Tally) {
-        let found = self.ledger.touch(now, account, touch, self.counted);
+    fn count(
+        &mut self,
+        now: MonoTime,
+        account: Key,
+        touch: Touch,
+        before: &mut Option<Touch>,
+    ) -> (Option<Place>, Tally) {
+        let found = self.ledger.touch(now, account, touch, self.counted, before);
         (found, self.ledger.tally(now, found, self.counted))
     }
 
@@ -95,7 +119,10 @@ impl Engine {
     /// Forgets the evidence about a source.
     pub(super) fn forget(&mut self, source: Source) {
         self.ledger.forget(source);
-        self.longterm.forget(self.ledger.key_of(source));
+        let key = self.ledger.key_of(source);
+        self.longterm.forget(key);
+        self.sweeps.forget(key);
+        self.pings.forget(key);
     }
 
     /// What the account of a touch that was just recorded gives its prefix of it.
@@ -106,23 +133,24 @@ impl Engine {
         prefix: Source,
         (found, tally): (Option<Place>, Tally),
         touch: Touch,
+        elsewhere: &mut Option<(Place, Touch)>,
     ) -> Option<(Key, Touch)> {
         if tally.blocks(self.policy.prefix_triggers().scan) {
             self.ledger.note_passed(found);
         }
         let (key, most) = (self.ledger.key_of(prefix), self.policy.prefix_share());
-        Some((key, self.ledger.share(now, found, key, touch, self.counted, most)?))
+        Some((key, self.ledger.share(now, found, key, touch, self.counted, most, elsewhere)?))
     }
 
     /// Adds a touch to all accounts of an address, as [`Engine::on_probe`] does, and decides
     /// nothing.
     pub(super) fn count_all(&mut self, now: MonoTime, source: IpAddr, touch: Touch) {
         let account = self.ledger.key_of(self.policy.account(source));
-        let counted = self.count(now, account, touch);
+        let counted = self.count(now, account, touch, &mut None);
         if let Some(prefix) = self.policy.prefix(source)
-            && let Some((key, touch)) = self.share(now, prefix, counted, touch)
+            && let Some((key, touch)) = self.share(now, prefix, counted, touch, &mut None)
         {
-            self.count(now, key, touch);
+            self.count(now, key, touch, &mut None);
         }
     }
 
@@ -162,7 +190,7 @@ impl Engine {
     }
 
     /// Does what was decided about a source that has passed its trigger.
-    fn act(
+    pub(super) fn act(
         &mut self,
         now: MonoTime,
         (source, found): (Source, Option<Place>),
@@ -292,9 +320,10 @@ impl Engine {
         if let Some(source) = source.filter(|_| probe.scan != ScanKind::Reply)
             && self.slowed.retransmission(source, probe.port.number, answered)
         {
-            let touch = Touch::new(self.now, probe);
+            let here = self.ledger.hash_address(probe.destination);
+            let touch = Touch::new(self.now, probe, here);
             let key = self.ledger.key_of(source);
-            let found = self.ledger.touch(self.now, key, touch, self.counted);
+            let found = self.ledger.touch(self.now, key, touch, self.counted, &mut None);
             self.evaluate(self.now, (source, found), probe, true, actions);
         }
         trigger
@@ -328,7 +357,7 @@ impl Engine {
             return;
         }
         self.slowed.set_reported(source);
-        let reason = self.reason(now, source, probe.scan, false);
+        let reason = self.reason(now, source, (probe.scan, probe.port), false);
         let (port, scanner) = (probe.port, probe.source);
         let report = Report::Slowed { source, port, scanner, timeout, reason };
         actions.push(Action::Report(report));
@@ -373,7 +402,7 @@ impl Engine {
         if !proven {
             self.note_new(now);
         }
-        let reason = self.reason(now, source, probe.scan, proven);
+        let reason = self.reason(now, source, (probe.scan, probe.port), proven);
         if is_new_scan {
             actions.push(Action::Report(Report::Scan {
                 source,
@@ -430,7 +459,7 @@ impl Engine {
             "reported"
         };
         let (port, scanner) = (probe.port, probe.source);
-        let reason = self.reason(now, source, probe.scan, false);
+        let reason = self.reason(now, source, (probe.scan, probe.port), false);
         actions.push(Action::Report(Report::Continues { source, port, scanner, state, reason }));
     }
 
@@ -449,7 +478,7 @@ impl Engine {
 
     /// Reports a scan that is not blocked: once per window and source, and at most
     /// [`super::REPORTS_PER_MINUTE`] in all.
-    fn report_not_blocked(
+    pub(super) fn report_not_blocked(
         &mut self,
         now: MonoTime,
         (source, found): (Source, Option<Place>),
@@ -468,7 +497,7 @@ impl Engine {
             self.status.reports_held_back += 1;
             return;
         }
-        let reason = self.reason(now, source, probe.scan, proven);
+        let reason = self.reason(now, source, (probe.scan, probe.port), proven);
         actions.push(Action::Report(Report::Scan {
             source,
             probe: *probe,
@@ -481,15 +510,23 @@ impl Engine {
         &self,
         now: MonoTime,
         source: Source,
-        scan: ScanKind,
+        (scan, port): (ScanKind, Port),
         proven: bool,
     ) -> Reason {
         let horizon = self.ledger.horizon(now);
-        let mut detail =
-            self.ledger.inspect(source, |known| detail(known.slots, horizon)).unwrap_or_default();
-        let long = self.longterm.get(now, self.ledger.key_of(source));
+        let key = self.ledger.key_of(source);
+        let mut detail = match scan {
+            ScanKind::Sweep => self.sweeps.detail(now, key, Some(port)),
+            ScanKind::PingSweep => self.pings.detail(now, key, None),
+            _ => {
+                let text = self.ledger.inspect(source, |known| detail(known.slots, horizon));
+                text.unwrap_or_default()
+            }
+        };
+        let long = self.longterm.get(now, key);
         let ports = (long.current | long.previous).count_ones();
         if longterm::trigger(self.policy.trigger()).is_some_and(|most| ports >= most)
+            && !matches!(scan, ScanKind::Sweep | ScanKind::PingSweep)
             && !self.tally(source).reports_at(self.policy.trigger())
         {
             detail = format!("{ports} ports or more in a day");

@@ -124,7 +124,7 @@ impl Engine {
     pub fn slowed(&self, after: Option<Source>) -> impl Iterator<Item = (SlowedView, Reason)> {
         self.slowed
             .views(self.now, after)
-            .map(|view| (view, self.reason(self.now, view.source, view.scan, false)))
+            .map(|view| (view, self.reason(self.now, view.source, (view.scan, view.port), false)))
     }
 
     /// The slowed sources after this one, in order, each with the end of its time.
@@ -136,7 +136,7 @@ impl Engine {
     pub fn slowed_source(&self, address: IpAddr) -> Option<(SlowedView, Reason)> {
         let mut accounts = self.policy.accounts(address);
         let view = accounts.find_map(|account| self.slowed.view(self.now, account))?;
-        Some((view, self.reason(self.now, view.source, view.scan, false)))
+        Some((view, self.reason(self.now, view.source, (view.scan, view.port), false)))
     }
 
     /// The blocks that are in force, in no order.

@@ -21,7 +21,9 @@ impl Ledger {
     /// of the port, so that both expire at once. `None` unless it gave the port before, or the prefix
     /// does not have it and the account gave less than `most` ports. Ports that count toward a block
     /// have a share of their own: a scanner could use up its share with datagrams that are only
-    /// logged.
+    /// logged. `elsewhere` becomes the prefix's touch of the port, if that was at another address of
+    /// this host.
+    #[expect(clippy::too_many_arguments, reason = "what the packet path passes in registers")]
     pub(in crate::engine) fn share(
         &mut self,
         now: MonoTime,
@@ -30,6 +32,7 @@ impl Ledger {
         touch: Touch,
         counted: Counted,
         most: u16,
+        elsewhere: &mut Option<(Place, Touch)>,
     ) -> Option<Touch> {
         if found
             .and_then(suspect)
@@ -40,10 +43,11 @@ impl Ledger {
         }
         let horizon = self.horizon(now);
         let same_port = |slot: &u64| Touch::live(*slot, horizon).filter(|old| old.same_port(touch));
-        let known = self.find(self.hash(prefix), prefix).map(|place| self.account(place));
-        let is_known = known
-            .and_then(|slots| slots.iter().find_map(same_port))
-            .is_some_and(|old| old.outweighs(touch));
+        let known = self
+            .find(self.hash(prefix), prefix)
+            .and_then(|place| Some((place, self.account(place).iter().find_map(same_port)?)));
+        *elsewhere = known.filter(|(_, old)| old.is_elsewhere(touch));
+        let is_known = known.is_some_and(|(_, old)| old.outweighs(touch));
         let slots = found.map_or(&mut [][..], |place| self.account_mut(place));
         let given = slots
             .iter()

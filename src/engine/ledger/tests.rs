@@ -19,7 +19,7 @@ fn syn(at: u64, port: u16) -> Touch {
     let source = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let port = Port { transport: Transport::Tcp, number: port };
     Touch::new(
-        MonoTime::from_millis(at),
+        time(at),
         &Probe {
             source,
             destination: source,
@@ -28,21 +28,27 @@ fn syn(at: u64, port: u16) -> Touch {
             ambiguous: false,
             ip_options: false,
         },
+        0,
     )
 }
 
+/// A time in units of 16 milliseconds: touches keep no smaller ones.
+fn time(units: u64) -> MonoTime {
+    MonoTime::from_millis(units * 16)
+}
+
 fn ledger(capacity: u32, trigger: u16, window: u64) -> Ledger {
-    Ledger::new(Shape { capacity, trigger, window, ipv6: IPV6 }, 7)
+    Ledger::new(Shape { capacity, trigger, window: window * 16, ipv6: IPV6 }, 7)
 }
 
 fn touch(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> Option<Place> {
     let key = ledger.key_of(host(source));
-    ledger.touch(MonoTime::from_millis(at), key, syn(at, port), TCP)
+    ledger.touch(time(at), key, syn(at, port), TCP, &mut None)
 }
 
 fn plain(ledger: &mut Ledger, at: u64, source: u32, port: u16) -> u16 {
     let found = touch(ledger, at, source, port);
-    ledger.tally(MonoTime::from_millis(at), found, TCP).plain
+    ledger.tally(time(at), found, TCP).plain
 }
 
 // D6
@@ -152,9 +158,9 @@ fn expired_accounts_are_swept_out() {
         plain(&mut ledger, 0, source, 1 + source as u16 % 2);
     }
     assert_eq!((ledger.sources(), ledger.suspects()), (500, 250));
-    assert!(ledger.sweep(MonoTime::from_millis(5000), 100));
+    assert!(ledger.sweep(time(5000), 100));
     assert_eq!(ledger.sources(), 400);
-    assert!(!ledger.sweep(MonoTime::from_millis(5000), 1000));
+    assert!(!ledger.sweep(time(5000), 1000));
     assert_eq!((ledger.sources(), ledger.index.len()), (0, 0));
     assert_eq!(ledger.evicted(), 0);
 }
@@ -163,13 +169,14 @@ fn expired_accounts_are_swept_out() {
 fn report_is_due_once_per_window() {
     let mut ledger = ledger(30, 0, 1000);
     let due_for_report = |ledger: &mut Ledger, at, port| {
-        let found = touch(ledger, at, 1, port);
+        let found = touch(ledger, at / 16, 1, port);
+        // Reports are kept to the millisecond.
         ledger.due_for_report(MonoTime::from_millis(at), found)
     };
     assert!(due_for_report(&mut ledger, 0, 80));
     assert!(!due_for_report(&mut ledger, 900, 80));
-    assert!(!due_for_report(&mut ledger, 1001, 81));
-    assert!(due_for_report(&mut ledger, 1002, 81));
+    assert!(!due_for_report(&mut ledger, 16_001, 81));
+    assert!(due_for_report(&mut ledger, 16_002, 81));
 }
 
 #[test]
@@ -181,7 +188,7 @@ fn reshape_keeps_the_accounts() {
     ledger.reshape(
         Shape { capacity: 600, trigger: 9, window: 300_000, ipv6: IPV6 },
         7,
-        MonoTime::from_millis(6),
+        time(6),
         TCP,
     );
     assert_eq!((ledger.sources(), ledger.suspects(), ledger.capacity()), (2, 1, 600));
@@ -219,11 +226,11 @@ proptest! {
             now += later;
             match step {
                 0 => ledger.forget(host(source)),
-                1 => { ledger.sweep(MonoTime::from_millis(now), 3); }
+                1 => { ledger.sweep(time(now), 3); }
                 2 => {
                     all.push((source, port, now));
                     let found = touch(&mut ledger, now, source, port);
-                    ledger.due_for_report(MonoTime::from_millis(now), found);
+                    ledger.due_for_report(time(now), found);
                 }
                 _ => {
                     all.push((source, port, now));

@@ -353,7 +353,8 @@ fn is_chosen(why: NotBlocked) -> bool {
         | NotBlocked::TcpCommand
         | NotBlocked::UdpLog
         | NotBlocked::UdpCommand
-        | NotBlocked::UnprovenReport => true,
+        | NotBlocked::UnprovenReport
+        | NotBlocked::Ping => true,
         NotBlocked::NeverBlock
         | NotBlocked::Slowed
         | NotBlocked::Nat64

@@ -41,6 +41,8 @@ pub(crate) fn scan_name(kind: ScanKind) -> &'static str {
         ScanKind::SctpCookieEcho => "SCTP COOKIE ECHO scan",
         ScanKind::IpProtocol => "IP PROTOCOL scan",
         ScanKind::Reply => "REPLY",
+        ScanKind::Sweep => "ADDRESS SWEEP",
+        ScanKind::PingSweep => "PING SWEEP",
     }
 }
 

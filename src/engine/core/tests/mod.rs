@@ -6,6 +6,7 @@ mod ipv6;
 mod manual;
 mod outcomes;
 mod probes;
+mod reach;
 mod services;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -95,7 +96,19 @@ impl Bench {
             .find(|known| known.name() == transport)
             .unwrap();
         let port = Port { transport, number: number.parse().unwrap() };
-        let destination = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        self.probe_at("192.0.2.1", source, port, scan, ambiguous);
+    }
+
+    /// A probe of another address of this host.
+    fn probe_at(
+        &mut self,
+        destination: &str,
+        source: &str,
+        port: Port,
+        scan: ScanKind,
+        ambiguous: bool,
+    ) {
+        let destination = destination.parse().unwrap();
         let probe = Probe {
             source: source.parse().unwrap(),
             destination,

@@ -378,12 +378,12 @@ fn unproven_action_slow_slows_once_and_blocks_with_the_proof() {
 #[test]
 fn account_shows_the_ports_of_a_source() {
     let mut bench = Bench::new(|_| {});
-    bench.now = 50;
+    bench.now = 64;
     bench.syn(SCANNER, [22]);
-    bench.now = 70;
+    bench.now = 80;
     bench.probe(SCANNER, "udp/161", ScanKind::Udp, false);
     let view = bench.engine.account(SCANNER.parse().unwrap()).unwrap();
-    assert_eq!((view.first.millis(), view.last.millis(), view.probes), (50, 70, 2));
+    assert_eq!((view.first.millis(), view.last.millis(), view.probes), (64, 80, 2));
     let ports: Vec<String> = view.ports.iter().map(|touch| touch.port.to_string()).collect();
     assert_eq!(ports, ["tcp/22", "udp/161"]);
     assert_eq!(bench.engine.account("203.0.113.10".parse().unwrap()), None);
