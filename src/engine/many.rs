@@ -105,7 +105,7 @@ mod tests {
         let (scan, ambiguous, ip_options) = (ScanKind::Udp, true, false);
         let probe =
             Probe { source: address, destination: address, port, scan, ambiguous, ip_options };
-        let touch = Touch::new(now, &probe);
+        let touch = Touch::new(now, &probe, 0);
         many.touch(now, WINDOW, Source::of(address, 128), touch).map(|passed| passed.is_new)
     }
 
