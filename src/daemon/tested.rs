@@ -1,6 +1,6 @@
 //! What the rules do with a packet that opens a connection, for `portsentryctl test`.
 
-use crate::config::{ClosedPorts, Config, Mode};
+use crate::config::{ClosedPorts, Config, Mode, Unwatched};
 use crate::control::{Outcome, PortName, PortUse, Standing, TestedPort};
 use crate::probe::{Port, Transport};
 
@@ -19,7 +19,11 @@ pub(super) fn tested(
         false if config.has_decoys(protocol) => PortUse::Decoy,
         false => PortUse::Watched,
     };
-    let is_closed = matches!(use_of, PortUse::Decoy | PortUse::Watched);
+    let is_closed = match use_of {
+        PortUse::Service => false,
+        PortUse::Decoy | PortUse::Watched => true,
+        PortUse::Unwatched => slows_unwatched(config, standing),
+    };
     TestedPort {
         port: PortName(port),
         use_of,
@@ -36,9 +40,10 @@ fn outcome(config: &Config, standing: Standing, transport: Transport, use_of: Po
     match (standing, use_of) {
         (By::Blocked | By::Unproven, _) => To::Dropped,
         (By::Slowed, Of::Service) => To::Waits,
-        (By::Allowed, _) | (_, Of::Service | Of::Unwatched) => To::Passes,
+        (By::Slowed, Of::Unwatched) if !slows_unwatched(config, standing) => To::Passes,
+        (By::Allowed, _) | (_, Of::Service) | (By::Counted, Of::Unwatched) => To::Passes,
         (_, Of::Decoy) => To::Decoy,
-        (By::Slowed, Of::Watched) => match (config.closed_ports, transport) {
+        (By::Slowed, Of::Watched | Of::Unwatched) => match (config.closed_ports, transport) {
             (ClosedPorts::Pass, _) => To::Passes,
             (_, Transport::Tcp) => To::EitherWay,
             _ => To::Dropped,
@@ -46,6 +51,11 @@ fn outcome(config: &Config, standing: Standing, transport: Transport, use_of: Po
         (By::Counted, Of::Watched) if config.drops_probes() => To::Dropped,
         (By::Counted, Of::Watched) => To::Passes,
     }
+}
+
+/// Whether a source's connections to ports that are not watched are treated as probes of watched ones.
+fn slows_unwatched(config: &Config, standing: Standing) -> bool {
+    config.unwatched == Unwatched::Slow && standing == Standing::Slowed
 }
 
 #[cfg(test)]
@@ -82,6 +92,10 @@ mod tests {
                 "{standing:?} {port}"
             );
         }
+        let config = Config { unwatched: Unwatched::Slow, ..config };
+        let refused = at(&config, Standing::Slowed, "8080", false);
+        assert_eq!((refused.outcome, refused.is_probe), (Outcome::EitherWay, true));
+        assert!(!at(&config, Standing::Counted, "8080", false).is_probe);
         let silent = tested(&config, (Standing::Allowed, true), "23".parse().unwrap(), false);
         assert!(!silent.is_probe);
     }

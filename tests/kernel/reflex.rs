@@ -363,16 +363,18 @@ fn nothing_is_held_where_nothing_would_be_blocked_unproven() {
 }
 
 #[test]
-fn connections_to_decoys_hold_no_source_before_a_handshake() {
+fn connections_to_decoys_hold_a_source_from_the_one_that_exceeds_the_trigger() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = Scene::new();
     let daemon =
-        Daemon::start(&scene.host, "scan_trigger: 0\ntcp: { mode: connect, ports: 1-1000 }");
+        Daemon::start(&scene.host, "scan_trigger: 2\ntcp: { mode: connect, ports: 1-1000 }");
     daemon.signal("STOP");
-    scene.repeat(address(SCANNER), &[1, 3, 5], 3, 100);
+    scene.repeat(address(SCANNER), &[1, 3], 3, 100);
     assert_eq!(scene.keys(SetId::Held4), [""; 0]);
+    scene.repeat(address(SCANNER), &[5], 3, 100);
+    assert_eq!(scene.keys(SetId::Held4), [SCANNER]);
     daemon.signal("CONT");
 }
 

@@ -295,18 +295,20 @@ fn a_source_that_goes_on_probing_decoys_stays_slowed() {
 
 // P2, P3
 #[test]
-fn handshakes_with_decoys_prove_a_slowed_source() {
+fn a_slowed_source_sees_no_decoys_and_is_proven_by_its_retransmissions() {
     if missing(TOOLS).is_some() {
         return;
     }
     let scene = scene();
-    let daemon = Daemon::start(&scene.host, &format!("{DECOYS} {AT_DEFAULTS}"));
-    let _service = serve(&scene.host, HOST, &["8000"]);
+    let decoys = "tcp: { mode: connect, ports: [1-100] }";
+    let daemon = Daemon::start(&scene.host, &format!("{decoys} {AT_DEFAULTS}"));
     let words = ["-n", "-Pn", "-sS", "-e", DEVICE, "-S", SCANNER, "-p21,23,25,110", HOST];
     scene.scanner.output("nmap", &words, Duration::from_secs(60));
     wait_for_state(&daemon, SCANNER, "slowed", false);
-    let words = ["-n", "-Pn", "-sT", "-p21,23,25,110-113", HOST];
-    scene.scanner.output("nmap", &words, Duration::from_secs(60));
+    let words = ["-n", "-Pn", "-sT", "-p1-100", "--host-timeout", "15s", HOST];
+    let output = scene.scanner.output("nmap", &words, Duration::from_secs(60));
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!output.contains("open"), "{output}");
     wait_for_state(&daemon, SCANNER, "blocked", true);
     daemon.wait_for_log(&format!("Host {SCANNER} is no longer slowed: its address is proven."));
     assert_eq!(daemon.blocked(), [SCANNER], "one row for each");

@@ -281,7 +281,9 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) -> Trigger {
         let mut accounts = self.policy.accounts(probe.source);
-        let Some(source) = accounts.find(|account| self.blocks.covers(*account)) else {
+        // A block that the kernel refused is tried again.
+        let is_blocked = |of: &Source| self.blocks.covers(*of) && !self.blocks.was_refused(*of);
+        let Some(source) = accounts.find(is_blocked) else {
             return self.handle(now, probe, true, actions);
         };
         let now = self.tick(now);
