@@ -1,11 +1,10 @@
 //! What a capture as a whole shows of this host, before the first packet is evaluated: which ports
 //! are open, which refuse, and when it ends.
 
-use super::checksum::{Sum, check};
 use super::flows::{Flows, SCTP_ABORT};
 use crate::engine::MonoTime;
 use crate::probe::{Port, Transport as Protocol};
-use crate::wire::{Packet, Transport, ip, tcp::Flags};
+use crate::wire::{self, Packet, Transport, checksum, ip, tcp::Flags};
 
 /// A set of ports of TCP, UDP and SCTP, in a bit each.
 #[derive(Debug, Clone)]
@@ -104,7 +103,7 @@ impl Learned {
         }
     }
 
-    fn refusal(&mut self, quoted: Option<crate::wire::icmp::Quoted>) {
+    fn refusal(&mut self, quoted: Option<wire::icmp::Quoted>) {
         let Some((quoted, (_, port))) = quoted.and_then(|quoted| Some((quoted, quoted.ports?)))
         else {
             return;
@@ -118,10 +117,14 @@ impl Learned {
     }
 
     fn count_sum(&mut self, bytes: &[u8]) {
-        match check(bytes) {
-            Sum::Right => self.right_sums += 1,
-            Sum::Wrong => self.wrong_sums += 1,
-            Sum::Unknown => {}
+        let Ok(header) = ip::Header::parse(bytes) else { return };
+        // A datagram may have none.
+        let has_none = header.protocol == ip::UDP && header.payload.get(6..8) == Some(&[0, 0]);
+        if header.whole && !has_none {
+            match checksum::verify(bytes) {
+                Err(wire::Error::Checksum(_)) => self.wrong_sums += 1,
+                _ => self.right_sums += 1,
+            }
         }
     }
 
@@ -140,8 +143,17 @@ impl Learned {
         self.speaking.contains(port)
     }
 
-    /// Whether most checksums are right: those of anonymised captures often are not, and say
-    /// nothing.
+    /// Whether the kernel discards a packet at its transport header. Wrong checksums say nothing where
+    /// most are wrong.
+    pub(super) fn is_discarded(&self, bytes: &[u8]) -> bool {
+        match checksum::verify(bytes) {
+            Ok(()) => false,
+            Err(wire::Error::Checksum(_)) => self.has_checksums(),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether most checksums are right: those of anonymised captures often are not.
     pub(super) fn has_checksums(&self) -> bool {
         self.right_sums >= self.wrong_sums
     }

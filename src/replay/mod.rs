@@ -5,11 +5,10 @@
 //! the engine would have done. No clock, socket or privilege; the same files give the same report.
 //!
 //! * [`local`]: whose capture it is. `learn`: what it shows as a whole.
-//! * `flows`, `fragments`, `checksum`: what the kernel does with packets before its rules.
+//! * `flows`, `fragments`: what the kernel does with packets before its rules.
 //! * `rules`: the rules, and the engine behind them. `clock`: the capture's clock.
 //! * `detected`, `print`: the report.
 
-mod checksum;
 mod clock;
 mod detected;
 mod flows;

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::checksum::{Sum, check};
 use super::detected::Detected;
 use super::flows::{Flow, Flows};
 use super::learn::Learned;
@@ -47,7 +46,7 @@ pub(super) enum Skipped {
     Service,
     /// Its port is not watched.
     NotWatched,
-    /// Its checksum is wrong: the kernel discards it.
+    /// Its checksum or its length is wrong: the kernel discards it.
     Checksum,
     /// The capture ends before an answer could have come.
     NoTime,
@@ -236,7 +235,7 @@ impl<'a> Rules<'a> {
         if !is_watched {
             return Err(Skipped::NotWatched);
         }
-        if self.learned.has_checksums() && check(bytes) == Sum::Wrong {
+        if self.learned.is_discarded(bytes) {
             return Err(Skipped::Checksum);
         }
         let could_answer = self.learned.end.since(now) >= self.patience;

@@ -52,7 +52,7 @@ fn with_checksum(mut packet: Vec<u8>) -> Vec<u8> {
     for value in 0..=u16::MAX {
         packet[at..at + 2].copy_from_slice(&value.to_be_bytes());
         // The full one, not the part that is left to a device: that is the first of the two.
-        if value > 0 && checksum::check(&packet) == checksum::Sum::Right {
+        if value > 0 && wire::checksum::verify(&packet).is_ok() {
             return packet;
         }
     }
