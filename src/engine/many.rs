@@ -16,7 +16,7 @@ use super::{MonoTime, Source};
 
 /// Distinct ports that such packets may touch within a window: more than the data connections of an
 /// FTP client that this host forgot, in the loads of `kernel::benign`.
-pub(super) const MANY: usize = 20;
+pub(crate) const MANY: usize = 20;
 
 /// Buckets, and sources in each: 4,096 sources, at most 1 MB.
 const BUCKETS: usize = 512;

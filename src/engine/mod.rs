@@ -41,6 +41,7 @@ pub use decision::{ConnectionVerdict, NotBlocked, Trigger};
 pub use entry::{Adopted, BlockView};
 pub use ledger::{CAPACITY, NEWCOMER_BYTES, PORT_BYTES_MAX, TRIGGER_MAX, suspect_bytes};
 pub use longterm::LongTermBits;
+pub(crate) use many::MANY;
 pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
 pub use reason::Reason;

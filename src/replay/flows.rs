@@ -19,6 +19,7 @@ const TCP_CLOSED: Duration = Duration::from_secs(120);
 const TCP_RESET: Duration = Duration::from_secs(10);
 const UDP: Duration = Duration::from_secs(120);
 const UDP_UNREPLIED: Duration = Duration::from_secs(30);
+const ICMP: Duration = Duration::from_secs(30);
 const OTHER: Duration = Duration::from_secs(600);
 
 /// Both ends of a connection, this host's first.
@@ -58,6 +59,7 @@ impl Flow {
             ip::TCP | ip::SCTP => TCP_ESTABLISHED,
             ip::UDP if self.is_both => UDP,
             ip::UDP => UDP_UNREPLIED,
+            ip::ICMP | ip::ICMPV6 => ICMP,
             _ => OTHER,
         }
     }
@@ -79,12 +81,33 @@ fn ports(packet: &Packet<'_>) -> (u16, u16) {
         Transport::Tcp(segment) => (segment.source_port, segment.destination_port),
         Transport::Udp(datagram) => (datagram.source_port, datagram.destination_port),
         Transport::Sctp(message) => (message.source_port, message.destination_port),
+        // Both sides may ping each other.
+        Transport::Icmp(message) | Transport::Icmp6(message) => match message.kind {
+            8 | 128 => (1, 0),
+            0 | 129 => (0, 1),
+            _ => (0, 0),
+        },
         _ => (0, 0),
     }
 }
 
+/// Whether connection tracking accepts these flags (`tcp_valid_flags` in
+/// net/netfilter/nf_conntrack_proto_tcp.c). A segment with others belongs to no connection.
+fn is_tracked(flags: Flags) -> bool {
+    const ACK: u8 = Flags::ACK.0;
+    const FIN: u8 = Flags::FIN.0;
+    const RST: u8 = Flags::RST.0;
+    const SYN: u8 = Flags::SYN.0;
+    let ignored = Flags::PSH.with(Flags::URG).with(Flags::ECE).with(Flags::CWR);
+    let bits = flags.without(ignored).0;
+    let may_be_urgent = [SYN, ACK, FIN | ACK].contains(&bits);
+    let is_known = [SYN | ACK, RST, RST | ACK].contains(&bits);
+    may_be_urgent || is_known && !flags.contains(Flags::URG)
+}
+
 impl Flows {
-    /// Takes a packet in, and returns its connection as it was before, and as it is now.
+    /// Takes a packet in, and returns its connection as it was before, and as it is now; neither for
+    /// flags that no connection has.
     pub(super) fn see(
         &mut self,
         now: MonoTime,
@@ -104,10 +127,12 @@ impl Flows {
             Transport::Tcp(segment) => Some(segment.flags),
             _ => None,
         };
+        if flags.is_some_and(|flags| !is_tracked(flags)) {
+            return (None, Flow::default());
+        }
         let found = self.0.get(key).map(|flow| *flow);
-        let opens = flags.is_some_and(|flags| {
-            flags.contains(Flags::SYN) && !flags.contains(Flags::ACK) && !flags.contains(Flags::RST)
-        });
+        let opens =
+            flags.is_some_and(|flags| flags.contains(Flags::SYN) && !flags.contains(Flags::ACK));
         let is_over = |flow: &Flow| flow.is_reset || flow.finished == [true, true];
         let before = found.filter(|flow| {
             now.since(flow.last) <= flow.timeout(protocol) && !(opens && is_over(flow))

@@ -6,13 +6,14 @@
 //!
 //! * [`local`]: whose capture it is. `learn`: what it shows as a whole.
 //! * `flows`, `fragments`: what the kernel does with packets before its rules.
-//! * `rules`: the rules, and the engine behind them. `clock`: the capture's clock.
+//! * `rules`: the rules, and the engine behind them; `known`: what they excuse. `clock`: the capture's clock.
 //! * `detected`, `print`: the report.
 
 mod clock;
 mod detected;
 mod flows;
 mod fragments;
+mod known;
 mod learn;
 mod local;
 pub mod options;

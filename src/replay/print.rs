@@ -16,10 +16,11 @@ use crate::engine::Source;
 use crate::journal::format::{duration, printable, printable_json};
 
 /// Kinds of a packet that the text names, if there were any.
-const PHRASES: [(Skipped, &str); 3] = [
-    (Skipped::Checksum, "of wrong checksums, which the kernel discards"),
+const PHRASES: [(Skipped, &str); 4] = [
+    (Skipped::Checksum, "of wrong checksums or lengths, which the kernel discards"),
     (Skipped::NoTime, "too late in the capture for an answer"),
     (Skipped::NotWatched, "to closed ports that are not watched"),
+    (Skipped::Excused, "to closed ports that a client of services may try"),
 ];
 
 fn seconds(at: Timestamp) -> String {
@@ -95,6 +96,14 @@ pub(super) fn text(
         if count > 0 {
             writeln!(out, "Not evaluated: {} {phrase}.", plural(count, "packet"))?;
         }
+    }
+    let many = skipped(outcome, Skipped::Many);
+    if many > 0 {
+        writeln!(
+            out,
+            "Counted only together with many others: {} that are pings, look late, or are to closed ports that are not watched.",
+            plural(many, "packet")
+        )?;
     }
     if counts.unreadable > 0 {
         writeln!(out, "Not evaluated: {}.", plural(counts.unreadable, "unreadable packet"))?;

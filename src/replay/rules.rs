@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use super::detected::Detected;
 use super::flows::{Flow, Flows};
+use super::known::Known;
 use super::learn::Learned;
 use super::local::Locals;
 use super::recent::Recent;
 use crate::capture::files::link::Cast;
-use crate::config::{Config, PortMode, PortSet};
+use crate::config::{Config, PortMode, PortSet, ProtocolAction, Unwatched};
+use crate::enforce::Hold;
 use crate::engine::{
-    Action, AllowList, Engine, MonoTime, Outcome, Policy, Report, SLOWED_MAX, Source,
+    Action, AllowList, Engine, MANY, MonoTime, Outcome, Policy, Report, SLOWED_MAX, Source,
 };
 use crate::probe::{Port, Probe, ScanKind, Transport as Protocol};
-use crate::ruleset::SOCKETLESS_PROTOCOLS;
-use crate::wire::{Packet, Transport, ip, sctp, tcp::Flags};
+use crate::ruleset::{SOCKETLESS_PROTOCOLS, pings, segments};
+use crate::wire::{Packet, Transport, ip, tcp::Flags};
 
 /// Ports that slowed sources probed, as the rules remember them.
 pub(super) const PROBED_MAX: usize = 262_144;
@@ -44,7 +46,7 @@ pub(super) enum Skipped {
     NoProbe,
     /// A service listens on its port.
     Service,
-    /// Its port is not watched.
+    /// Its port is not watched, and `unwatched` does not look at it.
     NotWatched,
     /// Its checksum or its length is wrong: the kernel discards it.
     Checksum,
@@ -52,10 +54,14 @@ pub(super) enum Skipped {
     NoTime,
     /// `allow` with `silent`.
     Silent,
+    /// It counts only together with many others: it is a ping, looks late, or its port is not watched.
+    Many,
+    /// Its source completed connections, and its port is one of the few that do not count.
+    Excused,
 }
 
 impl Skipped {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Blocked,
         Self::Connection,
         Self::NotHost,
@@ -65,6 +71,8 @@ impl Skipped {
         Self::Checksum,
         Self::NoTime,
         Self::Silent,
+        Self::Many,
+        Self::Excused,
     ];
 
     /// The key in JSON.
@@ -79,6 +87,8 @@ impl Skipped {
             Self::Checksum => "checksum",
             Self::NoTime => "no_time_to_answer",
             Self::Silent => "silent",
+            Self::Many => "only_many",
+            Self::Excused => "excused",
         }
     }
 }
@@ -109,6 +119,8 @@ pub(super) struct Rules<'a> {
     patience: Duration,
     engine: Engine,
     flows: Flows,
+    known: Known,
+    pinged: Recent<(IpAddr, IpAddr), MonoTime>,
     probed: Recent<(IpAddr, u16), Probed>,
     mixes: Recent<IpAddr, Mix>,
     actions: Vec<Action>,
@@ -139,6 +151,8 @@ impl<'a> Rules<'a> {
             patience,
             engine,
             flows: Flows::default(),
+            known: Known::new(config),
+            pinged: Recent::new(pings::SIZE as usize),
             probed: Recent::new(PROBED_MAX),
             mixes: Recent::new(SLOWED_MAX),
             actions: Vec::new(),
@@ -199,51 +213,145 @@ impl<'a> Rules<'a> {
             detected.dropped(source);
             return Err(Skipped::Blocked);
         }
+        let is_blocked = blocked.is_some();
         let (before, flow) = self.flows.see(now, packet, false);
         let opens = opens(packet);
         if let Some(probe) = self.handshake(packet, before, flow) {
-            self.probe(now, &probe, blocked.is_some(), detected);
+            let hold = self.hold(now, &probe, is_blocked, false);
+            self.probe(now, &probe, hold, detected);
             return Ok(());
         }
-        if before.is_some_and(|before| before.is_accepted) && !opens {
+        if let Some(before) = before.filter(|before| before.is_accepted && !opens) {
+            self.completion(now, packet, before);
             return Err(Skipped::Connection);
         }
-        if matches!(cast, Cast::Group | Cast::Other) || self.locals.is_group(packet.destination) {
+        // Of frames for several hosts, the kernel takes datagrams only.
+        let is_group = cast == Cast::Group && packet.protocol != ip::UDP;
+        if is_group || cast == Cast::Other || self.locals.is_group(packet.destination) {
             return Err(Skipped::NotHost);
+        }
+        if is_blocked && !self.may_renew(packet) {
+            return Err(Skipped::Blocked);
         }
         if self.silent.contains(packet.source) {
             return Err(Skipped::Silent);
         }
-        let probe = Probe::from_packet(packet, &EPHEMERAL).map_err(|_| Skipped::NoProbe)?;
-        // Its own addresses from the wire say nothing of the sender.
-        if self.locals.contains(probe.source) || is_answer(packet) {
-            return Err(Skipped::NoProbe);
-        }
-        let is_watched = match probe.port.transport {
-            Protocol::Tcp | Protocol::Sctp => self.tcp.contains(probe.port.number),
-            Protocol::Udp => self.udp.contains(probe.port.number),
-            Protocol::Ip => {
-                if SOCKETLESS_PROTOCOLS.contains(&packet.protocol) {
-                    return Err(Skipped::NoProbe);
-                }
-                !self.tcp.is_empty() || !self.udp.is_empty()
-            }
-        };
-        if self.learned.is_open(probe.port) {
-            return Err(Skipped::Service);
-        }
-        if !is_watched {
-            return Err(Skipped::NotWatched);
-        }
         if self.learned.is_discarded(bytes) {
             return Err(Skipped::Checksum);
+        }
+        let (probe, is_late) = match Probe::from_packet(packet, &EPHEMERAL) {
+            Ok(probe) if probe.scan == ScanKind::PingSweep => {
+                return self.ping(now, &probe, detected);
+            }
+            Ok(probe) => (probe, false),
+            Err(reason) => (Probe::late(packet, reason).ok_or(Skipped::NoProbe)?, true),
+        };
+        // Its own addresses from the wire say nothing of the sender.
+        if self.locals.contains(probe.source) || SOCKETLESS_PROTOCOLS.contains(&packet.protocol) {
+            return Err(Skipped::NoProbe);
+        }
+        let (watched, number) = (self.watched(packet.protocol), probe.port.number);
+        if watched.is_some_and(PortSet::is_empty) || !self.watches() {
+            return Err(Skipped::NotWatched);
+        }
+        let is_watched = watched.is_none_or(|watched| watched.contains(number));
+        let is_service = self.learned.is_open(probe.port);
+        if is_strange(packet) && (is_service || !is_watched) {
+            let hold = self.hold(now, &probe, is_blocked, true);
+            self.probe(now, &probe, hold, detected);
+            return Ok(());
+        }
+        if is_service {
+            return Err(Skipped::Service);
+        }
+        let is_allowed = self.allowed.contains(probe.source);
+        let is_looked_at = match self.config.unwatched {
+            Unwatched::Ignore => false,
+            _ => !is_allowed && (opens || probe.port.transport == Protocol::Udp),
+        };
+        if !is_watched && (!is_looked_at || probe.port.transport == Protocol::Sctp) {
+            return Err(Skipped::NotWatched);
         }
         let could_answer = self.learned.end.since(now) >= self.patience;
         if !could_answer && !self.learned.has_refused(probe.port) {
             return Err(Skipped::NoTime);
         }
-        self.probe(now, &probe, blocked.is_some(), detected);
+        let is_slowed = self.engine.slowed_source(probe.source).is_some();
+        let is_counted = is_watched || is_slowed && self.config.unwatched == Unwatched::Slow;
+        if is_late || !is_counted {
+            if is_late {
+                self.engine.on_late(now, &probe, &mut self.actions);
+            } else if !probe.ambiguous {
+                self.engine.on_unwatched(now, &probe, &mut self.actions);
+            }
+            self.carry_out(now, MANY as u32 + 1, detected);
+            return Err(Skipped::Many);
+        }
+        let is_unknown = is_blocked || is_slowed || is_allowed;
+        if opens
+            && probe.port.transport == Protocol::Tcp
+            && !is_unknown
+            && self.known.excuses(now, &probe)
+        {
+            return Err(Skipped::Excused);
+        }
+        let hold = self.hold(now, &probe, is_blocked, false);
+        self.probe(now, &probe, hold, detected);
         Ok(())
+    }
+
+    /// The watched ports of a protocol; `None` if it has no ports.
+    fn watched(&self, protocol: u8) -> Option<&PortSet> {
+        match protocol {
+            ip::TCP | ip::SCTP => Some(&self.tcp),
+            ip::UDP => Some(&self.udp),
+            _ => None,
+        }
+    }
+
+    fn watches(&self) -> bool {
+        !self.tcp.is_empty() || !self.udp.is_empty()
+    }
+
+    /// Whether a packet of a blocked source that is not proven may say more than what it opens, all of
+    /// which is dropped.
+    fn may_renew(&self, packet: &Packet<'_>) -> bool {
+        match packet.transport {
+            Transport::Tcp(_) if !opens(packet) => true,
+            Transport::Tcp(_) => self.config.tcp.action == ProtocolAction::Block,
+            Transport::Udp(_) => self.config.udp.action == ProtocolAction::Block,
+            _ => false,
+        }
+    }
+
+    /// A client's FIN ends a connection with a service; decoys are none.
+    fn completion(&mut self, now: MonoTime, packet: &Packet<'_>, before: Flow) {
+        if let Transport::Tcp(segment) = packet.transport
+            && segment.flags.contains(Flags::FIN)
+            && before.is_completed
+            && !self.is_decoy(Port { transport: Protocol::Tcp, number: segment.destination_port })
+        {
+            self.known.complete(now, packet);
+        }
+    }
+
+    /// An echo request: the first one to each address is evaluated.
+    fn ping(
+        &mut self,
+        now: MonoTime,
+        probe: &Probe,
+        detected: &mut Detected<'_>,
+    ) -> Result<(), Skipped> {
+        let key = (probe.source, probe.destination);
+        let memory = pings::memory(self.config);
+        let is_known = self.pinged.get(key).is_some_and(|at| now.since(*at) <= memory);
+        if !self.watches() || self.allowed.contains(probe.source) || is_known {
+            return Err(Skipped::NoProbe);
+        }
+        self.pinged.insert(key, now);
+        self.engine.on_probe(now, probe, &mut self.actions);
+        self.carry_out(now, 1, detected);
+        Err(Skipped::Many)
     }
 
     /// The block of a source, and whether it stops only what the source opens, because the address
@@ -262,15 +370,10 @@ impl<'a> Rules<'a> {
     fn handshake(&self, packet: &Packet<'_>, before: Option<Flow>, flow: Flow) -> Option<Probe> {
         let Transport::Tcp(segment) = packet.transport else { return None };
         let port = Port { transport: Protocol::Tcp, number: segment.destination_port };
-        let is_decoy = self.config.tcp.mode == PortMode::Connect
-            && self.config.has_decoys(&self.config.tcp)
-            && self.tcp.contains(port.number)
-            && self.learned.is_open(port)
-            && !self.learned.speaks(port);
         let is_first = before.is_some_and(|before| {
             before.is_opened && before.is_accepted && !before.is_completed && !before.is_own
         });
-        if !is_decoy || !is_first || !flow.is_completed {
+        if !self.is_decoy(port) || !is_first || !flow.is_completed {
             return None;
         }
         let is_reset = segment.flags.contains(Flags::RST);
@@ -284,41 +387,49 @@ impl<'a> Rules<'a> {
         })
     }
 
-    /// Gives a probe to the engine as the rules would log it.
-    fn probe(
-        &mut self,
-        now: MonoTime,
-        probe: &Probe,
-        is_blocked: bool,
-        detected: &mut Detected<'_>,
-    ) {
-        self.probes += 1;
-        let transport = probe.port.transport;
-        let policy = self.engine.policy();
-        let accounts: Vec<Source> = policy.accounts(probe.source).collect();
-        detected.probe(&accounts, probe);
-        if is_blocked {
-            // A block of a source that is not proven: the rules drop what it opens, and log it.
-            if matches!(transport, Protocol::Tcp | Protocol::Sctp) {
-                self.engine.on_repeat(now, probe, &mut self.actions);
-            }
-        } else if self.engine.slowed_source(probe.source).is_none() {
-            self.engine.on_probe(now, probe, &mut self.actions);
-        } else if let Some(answered) = self.repeats(now, probe) {
-            self.engine.on_retransmission(now, probe, answered, &mut self.actions);
-        } else {
-            self.engine.on_repeat(now, probe, &mut self.actions);
+    fn is_decoy(&self, port: Port) -> bool {
+        self.config.tcp.mode == PortMode::Connect
+            && self.config.has_decoys(&self.config.tcp)
+            && self.tcp.contains(port.number)
+            && self.learned.is_open(port)
+            && !self.learned.speaks(port)
+    }
+
+    /// What the rules do with the source of a probe. `is_strange`: it came to a port that is open or
+    /// not watched.
+    fn hold(&mut self, now: MonoTime, probe: &Probe, is_blocked: bool, is_strange: bool) -> Hold {
+        match probe.port.transport {
+            _ if is_blocked => Hold::Repeat,
+            // Packets without ports, and those of SCTP, of which rules see no sockets.
+            Protocol::Sctp | Protocol::Ip => Hold::None,
+            _ if self.engine.slowed_source(probe.source).is_none() => Hold::None,
+            Protocol::Udp => Hold::Repeat,
+            Protocol::Tcp if is_strange => Hold::Repeat,
+            Protocol::Tcp => self
+                .repeats(now, probe)
+                .map_or(Hold::Repeat, |answered| Hold::Retransmission { answered }),
         }
-        self.carry_out(now, detected);
+    }
+
+    /// Gives a probe to the engine as the daemon does.
+    fn probe(&mut self, now: MonoTime, probe: &Probe, hold: Hold, detected: &mut Detected<'_>) {
+        self.probes += 1;
+        let accounts: Vec<Source> = self.engine.policy().accounts(probe.source).collect();
+        detected.probe(&accounts, probe);
+        match hold {
+            Hold::None | Hold::New => self.engine.on_probe(now, probe, &mut self.actions),
+            Hold::Repeat => self.engine.on_repeat(now, probe, &mut self.actions),
+            Hold::Retransmission { answered } => {
+                self.engine.on_retransmission(now, probe, answered, &mut self.actions)
+            }
+        };
+        self.carry_out(now, 1, detected);
     }
 
     /// Whether a slowed source probes a port once more: then, whether the capture answered it before.
     /// `None` also as long as the answers say nothing: where a firewall drops everything, a client
     /// that sees no answer and one that sees them all retransmit alike.
     fn repeats(&mut self, now: MonoTime, probe: &Probe) -> Option<bool> {
-        if probe.port.transport != Protocol::Tcp {
-            return None;
-        }
         let timeout = self.engine.policy().unproven.timeout;
         let key = (probe.source, probe.port.number);
         let known = self.probed.get(key).filter(|known| now.since(known.at) <= timeout);
@@ -343,7 +454,7 @@ impl<'a> Rules<'a> {
     pub(super) fn run_until(&mut self, now: MonoTime, detected: &mut Detected<'_>) {
         while let Some(due) = self.engine.next_timer().filter(|due| *due <= now) {
             self.engine.on_timer(due, &mut self.actions);
-            self.carry_out(due, detected);
+            self.carry_out(due, 1, detected);
         }
     }
 
@@ -353,12 +464,13 @@ impl<'a> Rules<'a> {
         while let Some(due) = self.engine.next_timer() {
             at = at.max(due);
             self.engine.on_timer(at, &mut self.actions);
-            self.carry_out(at, detected);
+            self.carry_out(at, 1, detected);
         }
     }
 
-    /// Is the kernel that grants every action.
-    fn carry_out(&mut self, now: MonoTime, detected: &mut Detected<'_>) {
+    /// Is the kernel that grants every action. `least`: packets that a source without an account has
+    /// sent until it is reported.
+    fn carry_out(&mut self, now: MonoTime, least: u32, detected: &mut Detected<'_>) {
         while !self.actions.is_empty() {
             for action in std::mem::take(&mut self.actions) {
                 let outcome = match action {
@@ -368,7 +480,7 @@ impl<'a> Rules<'a> {
                     Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
                     Action::Slow { .. } | Action::Release { .. } => continue,
                     Action::Report(report) => {
-                        self.report(now, report, detected);
+                        self.report(now, least, report, detected);
                         continue;
                     }
                 };
@@ -377,32 +489,29 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn report(&self, now: MonoTime, report: Report, detected: &mut Detected<'_>) {
-        let probes = match &report {
-            Report::Scan { source, .. } | Report::Slowed { source, .. } => {
-                self.engine.probes_of(*source)
-            }
-            _ => None,
+    fn report(&self, now: MonoTime, least: u32, report: Report, detected: &mut Detected<'_>) {
+        let (Report::Scan { source, reason, .. } | Report::Slowed { source, reason, .. }) = &report
+        else {
+            return detected.report(now, least, report);
         };
-        detected.report(now, probes.unwrap_or(1), report);
+        let least = match reason.scan() {
+            // A probe of each address is the one that its account counts.
+            Some(ScanKind::Sweep | ScanKind::PingSweep) => u32::from(self.config.sweep_trigger) + 1,
+            _ => least,
+        };
+        let probes = self.engine.probes_of(*source).unwrap_or(0).max(least);
+        detected.report(now, probes, report);
     }
 }
 
 /// Whether a packet opens a connection.
 fn opens(packet: &Packet<'_>) -> bool {
-    match packet.transport {
-        Transport::Tcp(segment) => {
-            segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK)
-        }
-        Transport::Sctp(message) => message.chunk == Some(sctp::INIT),
-        _ => false,
-    }
+    let Transport::Tcp(segment) = packet.transport else { return false };
+    let ignored = Flags::PSH.with(Flags::URG).with(Flags::ECE).with(Flags::CWR);
+    segment.flags.without(ignored) == Flags::SYN
 }
 
-/// Flags of an answer, by the rules: whatever is beside them.
-fn is_answer(packet: &Packet<'_>) -> bool {
-    let Transport::Tcp(segment) = packet.transport else { return false };
-    packet.protocol == ip::TCP
-        && (segment.flags.contains(Flags::RST)
-            || segment.flags.contains(Flags::SYN.with(Flags::ACK)))
+/// Whether it has flags that no stack sends.
+fn is_strange(packet: &Packet<'_>) -> bool {
+    matches!(packet.transport, Transport::Tcp(segment) if segments::is_strange(segment.flags.0))
 }

@@ -16,7 +16,7 @@ use super::family::{Family, each};
 use super::reflex::REFLEX;
 use super::sets::SetId;
 use super::statements::{PROBE, back, chain, drop, goto, is, is_in, jump, opens, rule, update};
-use crate::config::ClosedPorts;
+use crate::config::{ClosedPorts, Config, Ipv6Accounts};
 use crate::nft::model::{
     Chain, Owner, Rate, Rule, Selector, Set, Statement, Unit, ct_state, tcp_flag,
 };
@@ -27,32 +27,36 @@ const KNOWN_DECOY: &str = "known_decoy";
 
 /// Completed connections that make a source known; each counts for [`COMPLETED_MEMORY`] after the
 /// last one.
-const CONNECTIONS: u32 = 5;
-const COMPLETED_MEMORY: Duration = Duration::from_secs(3600);
+pub(crate) const CONNECTIONS: u32 = 5;
+pub(crate) const COMPLETED_MEMORY: Duration = Duration::from_secs(3600);
 /// How long a source is known after the last of them, and how long a port is excused after its last
 /// probe.
-const KNOWN_MEMORY: Duration = Duration::from_secs(86_400);
+pub(crate) const KNOWN_MEMORY: Duration = Duration::from_secs(86_400);
 /// Closed ports of a source that are excused within a day: a member of a domain tries seven, a mail
 /// program as many.
-const SLACK: u32 = 8;
+pub(crate) const SLACK: u32 = 8;
 const SLACK_RATE: Rate = Rate { packets: SLACK as u64, per: Unit::Day, burst: SLACK };
 /// Maximum elements of each set: 12 MB of the kernel's memory for the largest. Beyond it, further
 /// sources are treated as unknown ones.
-const SIZE: u32 = 65_536;
+pub(crate) const SIZE: u32 = 65_536;
+
+/// Whether ports are excused at all: at trigger 0 the first closed port counts, whose ever it is.
+pub(crate) fn excuses(config: &Config) -> bool {
+    config.scan_trigger > 0 && config.may_block(&config.tcp)
+}
+
+/// Bits of an IPv6 address that known sources have in common.
+pub(crate) fn prefix_len(ipv6: Ipv6Accounts) -> u8 {
+    ipv6.prefix().unwrap_or(ipv6.first)
+}
 
 impl Builder<'_> {
-    /// At trigger 0 the first closed port counts, whose ever it is.
-    fn excuses(&self) -> bool {
-        self.config.scan_trigger > 0 && self.config.may_block(&self.config.tcp)
-    }
-
     fn each_known(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
-        let ipv6 = self.config.block.ipv6;
-        each(Family::both(ipv6.prefix().unwrap_or(ipv6.first)), why, of)
+        each(Family::both(prefix_len(self.config.block.ipv6)), why, of)
     }
 
     pub(super) fn known_sets(&self) -> Vec<Set> {
-        if !self.excuses() {
+        if !excuses(self.config) {
             return Vec::new();
         }
         let set = |id: SetId, comment| Set {
@@ -76,7 +80,7 @@ impl Builder<'_> {
     /// For the chains that let live connections pass, before they do. `to`: what tells connections
     /// to services from others.
     pub(super) fn completions(&self, to: Statement) -> Option<Rule> {
-        self.excuses().then(|| {
+        excuses(self.config).then(|| {
             let ends = Statement::TcpFlags { mask: tcp_flag::FIN, value: tcp_flag::FIN };
             rule(
                 "a client ends a connection",
@@ -101,7 +105,7 @@ impl Builder<'_> {
 
     /// For the chains that classify opening packets: those of known sources go to `to`.
     fn known_to(&self, to: &'static str) -> Vec<Rule> {
-        if !self.excuses() {
+        if !excuses(self.config) {
             return Vec::new();
         }
         self.each_known("a source that completed connections with services", |family| {
@@ -119,7 +123,7 @@ impl Builder<'_> {
 
     /// The chains for `watch` and `forwarded`.
     pub(super) fn known_chains(&self) -> Vec<Chain> {
-        if !self.excuses() {
+        if !excuses(self.config) {
             return Vec::new();
         }
         let over = Some(Rate { packets: 1, per: Unit::Week, burst: CONNECTIONS - 1 });
@@ -145,7 +149,7 @@ impl Builder<'_> {
 
     /// The chain for decoys: an excused port has none.
     pub(super) fn known_decoy(&self) -> Option<Chain> {
-        self.excuses().then(|| self.known(KNOWN_DECOY, &back(), DECOY_SYN))
+        excuses(self.config).then(|| self.known(KNOWN_DECOY, &back(), DECOY_SYN))
     }
 
     /// `end` of the packets that are excused; the others go to `counted`.

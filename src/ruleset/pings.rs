@@ -7,13 +7,14 @@ use super::Builder;
 use super::family::{Family, each};
 use super::sets::SetId;
 use super::statements::{back, chain, goto, is, is_in, is_protocol, rule};
+use crate::config::Config;
 use crate::nft::model::{Chain, Owner, Rule, Selector, Set, Statement};
 
 const PINGED: &str = "pinged";
 
 /// Pairs of a source and an address that are remembered, of each IP version. Beyond it no ping is
 /// logged until some expire.
-const SIZE: u32 = 65_535;
+pub(crate) const SIZE: u32 = 65_535;
 /// Echo requests per second that are logged, and at once: some sweeps of a network at a time. Beyond
 /// it the next ping to the address is logged.
 const RATE: u32 = 100;
@@ -21,6 +22,11 @@ const BURST: u32 = 500;
 /// How long a pair is remembered at most: a host that pings regularly is logged twice an hour for
 /// each address.
 const MEMORY_MAX: Duration = Duration::from_secs(1800);
+
+/// How long a pair is remembered.
+pub(crate) fn memory(config: &Config) -> Duration {
+    config.scan_window.clamp(Duration::from_secs(1), MEMORY_MAX)
+}
 
 impl Builder<'_> {
     /// For `watch`: where echo requests go.
@@ -53,7 +59,7 @@ impl Builder<'_> {
             "a flood: not logged, and not remembered",
             [Statement::LimitOver { rate: RATE, burst: BURST }, back()],
         ));
-        let timeout = self.config.scan_window.clamp(Duration::from_secs(1), MEMORY_MAX);
+        let timeout = memory(self.config);
         rules.extend(each(both(), "logged once, and never dropped", |family| {
             let set = family.pinged.spec();
             let add = Statement::Add { set, key: pair(family), timeout: Some(timeout) };

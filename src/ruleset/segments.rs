@@ -14,8 +14,8 @@ use super::exempt::{EXEMPT_PROBE, allowed_to};
 use super::reflex::{LOG_BURST, LOG_RATE, REFLEX, STILL_PREFIX, past_rate};
 use super::slow::{SLOW_PROBE, STILL_RATE, paced};
 use super::statements::{
-    LOG_PREFIX, PROBE, back, chain, goto, has_socket, is_not, is_not_in, jump, log, only_flags,
-    rule, to_service,
+    LOG_PREFIX, PROBE, back, chain, goto, has_socket, is_not, is_not_in, jump, log, rule,
+    to_service,
 };
 use super::unproven::STILL;
 use super::watch::SPOOFED;
@@ -113,18 +113,27 @@ fn has_late_flags() -> Statement {
     Statement::TcpFlags { mask: tcp_flag::SYN | tcp_flag::ACK, value: tcp_flag::ACK }
 }
 
-/// A rule for each combination that no stack sends. A SYN with PSH or URG opens a connection, and
-/// some stacks send a FIN alone.
-fn strange(why: &'static str, end: &[Statement]) -> Vec<Rule> {
+/// The combinations that no stack sends: a mask, and the flags of it. A SYN with PSH or URG opens a
+/// connection, and some stacks send a FIN alone.
+const STRANGE_FLAGS: [(u8, u8); 4] = {
     use tcp_flag::{ACK, FIN, PSH, RST, SYN, URG};
-    let flags = |mask, value| Statement::TcpFlags { mask, value };
-    let combinations = [
-        flags(FIN | SYN | RST, FIN | SYN),
-        only_flags(0),
-        flags(FIN | SYN | RST | PSH | ACK, FIN | PSH),
-        flags(FIN | SYN | RST | ACK | URG, FIN | URG),
-    ];
+    [
+        (FIN | SYN | RST, FIN | SYN),
+        (FIN | SYN | RST | ACK, 0),
+        (FIN | SYN | RST | PSH | ACK, FIN | PSH),
+        (FIN | SYN | RST | ACK | URG, FIN | URG),
+    ]
+};
+
+/// Whether no stack sends these flags.
+pub(crate) fn is_strange(flags: u8) -> bool {
+    STRANGE_FLAGS.iter().any(|(mask, value)| flags & mask == *value)
+}
+
+/// A rule for each of them.
+fn strange(why: &'static str, end: &[Statement]) -> Vec<Rule> {
     let whys = std::iter::once(why).chain(std::iter::repeat(""));
-    let rule_for = |(why, flags)| rule(why, [&[flags], end].concat());
-    whys.zip(combinations).map(rule_for).collect()
+    let rule_for =
+        |(why, (mask, value))| rule(why, [&[Statement::TcpFlags { mask, value }], end].concat());
+    whys.zip(STRANGE_FLAGS).map(rule_for).collect()
 }
