@@ -159,3 +159,70 @@ fn a_replayed_proof_is_the_live_one() {
         "{row}"
     );
 }
+
+#[test]
+fn evidence_in_large_numbers_and_what_is_excused_are_replayed_as_live() {
+    if missing(&["ip", "nft", "nmap", "python3"]).is_some() {
+        return;
+    }
+    let few = "900-909";
+    // Good connections before it, nmap's options, ports, and the kind that it is detected as.
+    let cases: [(&str, &[&str], &str, Option<&str>); 9] = [
+        ("0", &["-sA"], "40000-40040", Some("ack")),
+        ("0", &["-sA"], "40000-40015", None),
+        ("0", &["-sF"], "50000-50040", Some("fin")),
+        ("0", &["-sS"], "2000-2040", Some("syn")),
+        ("0", &["-sU", "-g", "53"], "3000-3040", Some("udp")),
+        ("0", &["-sN"], "22,80,443", Some("null")),
+        ("0", &["-sS", "--max-retries", "0"], few, Some("syn")),
+        ("5", &["-sS", "--max-retries", "0"], few, None),
+        ("5", &["-sS", "--max-retries", "0"], "900-910", Some("syn")),
+    ];
+    let host = "10.67.0.1";
+    let scene = Scene::new(&["10.67.0.1/16"], &["10.67.0.9/16"]);
+    let lines = (0..cases.len())
+        .map(|index| format!("addr add {}/16 dev {DEVICE}\n", address(index, false)));
+    scene.scanner.ip_batch(&lines.collect::<String>());
+    let _services = crate::slow::serve(&scene.host, host, &["22", "80", "443"]);
+    let watched =
+        "tcp: { advanced_ports: [1-1023, 40000-65535] }\nudp: { advanced_ports: [1-4000] }";
+    let daemon = Daemon::start(&scene.host, &format!("{AT_DEFAULTS}\n{watched}"));
+    let capture = daemon.path("scans.pcap");
+    let recording = Recording::start(&scene, &capture);
+    assert!(scene.reaches());
+    for (index, (connections, options, ports, kind)) in cases.into_iter().enumerate() {
+        let source = address(index, false);
+        if connections != "0" {
+            scene.traffic("exchanges", &source, host, &["22", connections]);
+        }
+        scene.scan_from(&source, &[options, &["-T4", "-p", ports, host]].concat());
+        if kind.is_some() {
+            daemon.wait_within_for_log(Duration::from_secs(10), &source);
+        }
+    }
+    // What is logged is evaluated within this time.
+    std::thread::sleep(Duration::from_secs(1));
+    let log = daemon.log();
+    recording.end();
+    let words = ["--local", host, "--answer-within", "100ms"];
+    let report = replay(&capture, &daemon.path("portsentry.yaml"), &words);
+    let rows = report["detected"].as_array().unwrap();
+    for (index, (connections, options, ports, kind)) in cases.into_iter().enumerate() {
+        let source = address(index, false);
+        let row = rows.iter().find(|row| row["address"] == *source);
+        println!(
+            "{connections} {options:?} {ports}: {}",
+            row.map_or("none".into(), Value::to_string)
+        );
+        assert_eq!(row.and_then(|row| row["scan"].as_str()), kind, "{source}: {log}");
+        let live: Vec<&str> = log.lines().filter(|line| line.contains(&source)).collect();
+        assert_eq!(live.is_empty(), kind.is_none(), "{source}: {log}");
+        // The same probe was the one too many.
+        let Some(row) = row else { continue };
+        let number = row["port"].as_str().unwrap().rsplit('/').next().unwrap();
+        let end = format!("port: {number}");
+        assert!(live.iter().any(|line| line.ends_with(&end)), "{row}: {live:?}");
+        let is_slowed = !row["slowed"].as_array().unwrap().is_empty();
+        assert_eq!(live.iter().any(|line| line.contains("slowed")), is_slowed, "{row}: {live:?}");
+    }
+}
