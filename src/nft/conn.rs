@@ -49,6 +49,9 @@ const MAX_KEPT_BUFFER: usize = 1 << 20;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Attempts of a dump that a transaction of another process interrupts.
 const MAX_DUMP_ATTEMPTS: u32 = 100;
+/// Attempts to reach nf_tables while its module is being loaded, and the time between two.
+const LOADING_ATTEMPTS: u32 = 60;
+const LOADING_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection. Not shared between threads: each has its own.
 pub struct Connection {
@@ -88,13 +91,27 @@ impl Connection {
         socket
             .set_receive_buffer(RECEIVE_BUFFER)
             .map_err(Error::socket("set the receive buffer of"))?;
-        Ok(Self {
+        let mut connection = Self {
             socket,
             out: Writer::with_capacity(4096),
             inbox: vec![0; INBOX],
             sequence: 0,
             schema,
-        })
+        };
+        connection.wait_for_module();
+        Ok(connection)
+    }
+
+    /// Waits for nf_tables. The first message to it loads its module, and until that has begun to
+    /// work the messages of others get EINVAL (net/netfilter/nfnetlink.c, `nfnetlink_rcv_msg`): at
+    /// boot, and when two threads of the daemon open their connections.
+    fn wait_for_module(&mut self) {
+        for _ in 0..LOADING_ATTEMPTS {
+            if !self.generation().is_err_and(|error| error.is_unsupported()) {
+                return;
+            }
+            std::thread::sleep(LOADING_PAUSE);
+        }
     }
 
     /// The port id of the socket: transactions of this connection have the process id in
