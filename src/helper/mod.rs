@@ -77,6 +77,7 @@ fn serve(socket: UnixStream) -> io::Result<()> {
     let names = Names::new(Box::new(move |address, name| answer(Message::Name { address, name })))?;
     let files = Files::start(Arc::clone(&notify))?;
     notify(Message::Ready);
+    sys::process::trim_code();
     let grace = handle_orders(socket, &notify, &commands, &names, &files);
     commands.end(grace.as_ref().copied().unwrap_or_default());
     files.end();
