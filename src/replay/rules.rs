@@ -30,9 +30,6 @@ const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
 /// Keys of the engine's hash tables: a replay is the same each time.
 const SEED: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 
-/// Ports of a slowed source from which on its answers say something.
-const MIX_MIN: u32 = 8;
-
 /// Why a packet to this host is no probe, in the order in which the rules find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Skipped {
@@ -437,7 +434,7 @@ impl<'a> Rules<'a> {
             known.at = now;
             let answered = known.answered;
             let mix = self.mixes.get(probe.source)?;
-            let tells = mix.ports >= MIX_MIN && mix.answered >= mix.ports / 4;
+            let tells = mix.answered >= mix.ports / 4;
             return tells.then_some(answered);
         }
         self.probed.insert(key, Probed { at: now, answered: false });

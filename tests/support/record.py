@@ -4,14 +4,16 @@ import signal
 import socket
 import struct
 import sys
-import time
 
 ETH_P_ALL = 3
+# asm-generic/socket.h: the time at which the kernel saw the packet, however late this program gets it.
+SO_TIMESTAMPNS = 35
 
 
 def main(device, path):
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
+    packets.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     packets.bind((device, ETH_P_ALL))
     over = []
     signal.signal(signal.SIGTERM, lambda *_: over.append(True))
@@ -24,9 +26,9 @@ def main(device, path):
                 if over:
                     return
                 continue
-            data = packets.recv(262144)
-            now = time.time_ns()
-            file.write(struct.pack("<IIII", now // 10**9, now % 10**9, len(data), len(data)) + data)
+            data, told, _, _ = packets.recvmsg(262144, socket.CMSG_SPACE(16))
+            seconds, nanoseconds = struct.unpack("qq", told[0][2])
+            file.write(struct.pack("<IIII", seconds, nanoseconds, len(data), len(data)) + data)
 
 
 main(*sys.argv[1:])
