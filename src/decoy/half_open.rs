@@ -21,6 +21,10 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// trigger allows, so that no further packet is needed to judge those of them that fail.
 pub(crate) const HELD_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Held sources that are remembered at most. For each of them all waiting handshakes are looked
+/// through at once: with these it stays below a millisecond.
+const HELD_MAX: usize = 64;
+
 /// Waiting handshakes at most; beyond it the oldest is evaluated early. At 270 bytes each, index
 /// included, they take 1.1 MB.
 pub(crate) const WAITING_MAX: usize = 4096;
@@ -106,7 +110,7 @@ impl HalfOpen {
     /// The rules hold a source: its probes are due earlier. Where there is no room to remember it,
     /// they stay due when they were.
     pub(crate) fn hold(&mut self, now: MonoTime, source: IpAddr) {
-        if self.held.len() < self.limit && !self.entries.is_empty() {
+        if self.held.len() < HELD_MAX && !self.entries.is_empty() {
             self.held.push_back((now.after(HELD_TIMEOUT), source));
         }
     }
@@ -272,7 +276,7 @@ mod tests {
         // A deque's capacity is the next power of two, a hash table's eight sevenths of that, plus
         // a control byte per place.
         let entries = WAITING_MAX.next_power_of_two() * size_of::<Entry>();
-        let held = WAITING_MAX.next_power_of_two() * size_of::<(MonoTime, IpAddr)>();
+        let held = HELD_MAX.next_power_of_two() * size_of::<(MonoTime, IpAddr)>();
         let index = (WAITING_MAX * 8 / 7).next_power_of_two() * (size_of::<(Key, u64)>() + 1);
         // A connection is in the epoll set (the kernel's memory), a table and the list of
         // deadlines: less than 128 bytes.

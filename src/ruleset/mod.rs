@@ -122,7 +122,7 @@ const UDP_PROBE: &str = "udp_probe";
 const SCTP_PROBE: &str = "sctp_probe";
 
 /// What stays when the daemon ends: the sets, and the rules that drop what is blocked. Nothing is
-/// watched, counted, held or slowed any more, since nobody would judge it.
+/// watched, counted, held or slowed any more, since no daemon would evaluate it.
 pub fn at_rest(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
     let Ruleset { sets, .. } = for_config(config, ephemeral.clone());
     let mut config = config.clone();

@@ -11,7 +11,7 @@ const PPPOE_SESSION: u16 = 0x8864;
 /// Tags that one frame may have: QinQ has two, and a bound ends a crafted frame.
 const TAGS_MAX: usize = 8;
 
-/// For whom a frame is, as the kernel's `pkttype`.
+/// The kind of a frame's destination, as the kernel's `pkttype`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cast {
     /// For this host, or unknown: most link types say nothing.
@@ -29,7 +29,7 @@ pub enum Cast {
 /// A frame without its link-layer header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// For whom it is.
+    /// The kind of its destination.
     pub cast: Cast,
     /// From the IP header on.
     pub ip: &'a [u8],
