@@ -1,6 +1,6 @@
 //! Tests over the real kernel, in network namespaces that each test creates. They need root.
 //!
-//!     cargo test --test kernel -- --test-threads 8    all of them, side by side: most wait for timers
+//!     cargo test --test kernel -- --test-threads 100  all of them, as many side by side as [support::schedule] says
 //!     cargo test --test kernel reload                 those whose names contain "reload"
 #![allow(
     clippy::unwrap_used,

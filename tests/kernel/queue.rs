@@ -209,7 +209,7 @@ fn probes_past_the_queues_length_are_counted_exactly_and_none_is_lost_before() {
         HOST.parse().unwrap(),
         200..=500,
         100_000,
-        Duration::from_millis(200),
+        Duration::from_secs(1),
     ));
     let mut packets = 0;
     while listener
