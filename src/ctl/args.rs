@@ -37,7 +37,11 @@ pub enum Command {
     /// Show the daemon's status.
     Status,
     /// List the blocks.
-    List,
+    List {
+        /// What observe mode would have blocked or slowed, instead.
+        #[arg(long)]
+        would_be: bool,
+    },
     /// Show the state of an address: its block, the ports it touched, why it is never blocked.
     Show {
         /// The address.
@@ -107,6 +111,12 @@ pub enum Command {
     Import(Import),
     /// Reload the daemon's configuration.
     Reload,
+    /// What observe mode would have done.
+    Observe {
+        /// What to do.
+        #[command(subcommand)]
+        command: ObserveCommand,
+    },
     /// Show events as they happen.
     Watch,
 }
@@ -132,6 +142,14 @@ pub struct Import {
     /// (1.2), connect or stealth (2.x). May be given twice.
     #[arg(long, value_name = "WORD", value_parser = parse_mode, allow_hyphen_values = true)]
     pub mode: Vec<Modes>,
+}
+
+/// The subcommands of `observe`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ObserveCommand {
+    /// Show what would have been blocked or slowed since observing began, and what of it an
+    /// administrator should look at first.
+    Report,
 }
 
 /// The subcommands of `allow`.

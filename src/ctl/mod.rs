@@ -6,6 +6,7 @@ mod args;
 mod check;
 mod failure;
 mod import;
+mod observed;
 mod run;
 mod show;
 mod table;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub use args::{AllowCommand, Arguments, Command, Import};
+pub use args::{AllowCommand, Arguments, Command, Import, ObserveCommand};
 pub use show::Zone;
 
 /// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{AllowCommand, Arguments, Command};
+use super::args::{AllowCommand, Arguments, Command, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
-use super::{check, import, show, status};
+use super::{check, import, observed, show, status};
 use crate::control::client::{ANSWER_TIMEOUT, Client};
 use crate::control::protocol::{PortName, Reply, Request, Stamp};
 use crate::ctl::Zone;
@@ -27,7 +27,10 @@ pub(super) fn run(
         Command::Check { file } => return check::run(file.as_deref(), json, out),
         Command::Import(options) => return import::run(options, json, out, err),
         Command::Status => Request::Status {},
-        Command::List => Request::List {},
+        Command::List { would_be: false } => Request::List {},
+        Command::List { would_be: true } | Command::Observe { command: ObserveCommand::Report } => {
+            Request::Observed {}
+        }
         Command::Show { address } => Request::Show { address: *address },
         Command::Test { address, ports } => Request::Test {
             address: *address,
@@ -71,6 +74,13 @@ pub(super) fn run(
                 if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
             };
             list(&mut client, first, part, out, json, show::history(), |row| show::past(row, zone))?
+        }
+        (Request::Observed {}, Reply::Observed(found)) => {
+            if matches!(arguments.command, Command::List { .. }) {
+                print(out, json, &found.sources, |out| observed::list(out, &found, zone))?
+            } else {
+                print(out, json, &found, |out| observed::report(out, &found, zone))?
+            }
         }
         (Request::Show { .. }, Reply::Shown(shown)) => {
             print(out, json, &shown, |out| show::shown(out, &shown, zone))?

@@ -34,7 +34,7 @@ impl Zone {
         at.to_zoned_datetime(self.0.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
-    fn stamp(&self, at: Option<Stamp>) -> String {
+    pub(super) fn stamp(&self, at: Option<Stamp>) -> String {
         at.map_or_else(|| "-".to_owned(), |Stamp(at)| self.time(at))
     }
 }
@@ -45,7 +45,7 @@ fn pair(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
 }
 
 /// A number with its noun: `1 port`, `2 ports`.
-fn count(n: u64, one: &str) -> String {
+pub(super) fn count(n: u64, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
@@ -214,7 +214,7 @@ pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 8] {
     ]
 }
 
-fn state(state: State) -> &'static str {
+pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Blocked => "blocked",
         State::Slowed => "slowed",

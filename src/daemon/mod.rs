@@ -14,6 +14,7 @@
 mod allow_file;
 pub(crate) mod interfaces;
 mod listing;
+mod observed;
 pub mod options;
 mod protected;
 mod requests;

@@ -11,19 +11,21 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::listing::{Listing, network_rows};
+use super::observed::Familiar;
 use super::protected::ProtectionReason;
 use super::rows::{MEND, details, kernel, proof, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::{Order, Reloaded};
 use super::tested::tested;
 use super::view::SharedView;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Keyword, Mode};
 use crate::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, PortName,
-    Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status, Target, Tested,
+    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, Observed,
+    PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status, Target,
+    Tested, WouldBeRow,
 };
 use crate::enforce::{BlockError, Place, Placement, UnblockedAll, view};
-use crate::engine::{AccountView, Source, Unblocked};
+use crate::engine::{AccountView, ObservedView, Source, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::history;
@@ -32,6 +34,7 @@ use crate::nft::{Connection, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
 use crate::packet::command::{Command, Known};
 use crate::probe::{Port, ScanKind};
 use crate::ruleset::SCHEMA;
+use crate::store::clock;
 use crate::sys::mailbox::Link;
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a
@@ -78,6 +81,7 @@ impl RequestHandler {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
+            Request::Observed {} => Reply::Observed(Box::new(self.observed()?)).into(),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Test { address, ports } => {
                 let ports: Vec<Port> = ports.into_iter().map(|PortName(port)| port).collect();
@@ -191,6 +195,28 @@ impl RequestHandler {
         let mut rows = self.blocks()?;
         rows.extend(slowed_rows(&self.packets)?);
         Ok(Answer::sorted(rows))
+    }
+
+    fn observed(&self) -> Result<Observed, Refusal> {
+        let found = self.packets.ask(Command::Observed)?;
+        let started = clock::now().before(self.status.started.elapsed());
+        let familiar = Familiar::learn();
+        let protected = Arc::clone(&self.view.lock().protected);
+        let row = |view: &ObservedView| {
+            let network = view.source.network();
+            let entry = protected.iter().find(|(entry, _)| entry.contains(&network));
+            familiar.row(view, entry.map(|entry| self.allow_row(entry)))
+        };
+        let sources: Vec<WouldBeRow> = found.sources.iter().map(row).collect();
+        let count = |state| sources.iter().filter(|row| row.would_be == state).count() as u64;
+        Ok(Observed {
+            mode: self.config().mode.word().to_owned(),
+            since: time_of_day(found.since.unwrap_or(started)),
+            slowed: count(State::Slowed),
+            blocked: count(State::Blocked),
+            forgotten: found.forgotten,
+            sources,
+        })
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {

@@ -5,6 +5,7 @@
 
 pub(super) mod manual;
 mod many;
+mod observing;
 mod outcomes;
 mod probes;
 mod reach;
@@ -19,13 +20,14 @@ use super::flood::FloodDetector;
 use super::ledger::{Account, Ledger};
 use super::longterm::LongTerm;
 use super::many::Many;
+use super::observed::Observed;
 use super::offenders::{Offender, Offenders};
 use super::policy::Policy;
 use super::slowed::Slowed;
 use super::status::{Evidence, Seen, Status};
 use super::sweeps::Sweeps;
 use super::{AllowList, MonoTime, Reason, Source};
-use crate::config::UnprovenAction;
+use crate::config::{Mode, UnprovenAction};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 use crate::rate::TokenBucket;
 
@@ -76,6 +78,8 @@ pub struct Engine {
     sweeps: Sweeps,
     /// Sources that pinged several; apart, because anybody can ping.
     pings: Sweeps,
+    /// What observe mode would have slowed or blocked.
+    observed: Observed,
     /// Limits new blocks of unproven sources.
     unproven: TokenBucket,
     report_tokens: TokenBucket,
@@ -115,6 +119,7 @@ impl Engine {
             slowed: Slowed::default(),
             sweeps: sweeps(&policy, seed),
             pings: sweeps(&policy, seed),
+            observed: Observed::default(),
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             slowed_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
@@ -144,6 +149,9 @@ impl Engine {
         let now = self.tick(now);
         let old = std::mem::replace(&mut self.policy, policy);
         self.counted = self.policy.counted();
+        if (old.mode, self.policy.mode) == (Mode::Enforce, Mode::Observe) {
+            self.observed = Observed::since(now);
+        }
         if (old.sweep_trigger, old.scan_window)
             != (self.policy.sweep_trigger, self.policy.scan_window)
             || old.ipv6 != self.policy.ipv6

@@ -1,8 +1,9 @@
 //! Decides from a source's evidence and the policy whether to wait, report or block.
 
 use super::account::Tally;
+use super::observed::WouldBe;
 use super::policy::{Policy, Triggers};
-use crate::config::{Mode, ProtocolAction, UnprovenAction};
+use crate::config::{ProtocolAction, UnprovenAction};
 use crate::probe::{ScanKind, Transport};
 
 /// Why a source that passed the trigger is not blocked.
@@ -11,8 +12,10 @@ use crate::probe::{ScanKind, Transport};
 pub enum NotBlocked {
     /// It is on a never-block list.
     NeverBlock,
-    /// `mode: observe`.
-    Observe,
+    /// `mode: observe`, and it would have been slowed.
+    ObserveSlow,
+    /// `mode: observe`, and it would have been blocked.
+    ObserveBlock,
     /// `tcp.action: log`.
     TcpLog,
     /// `tcp.action: command`.
@@ -42,9 +45,10 @@ pub enum NotBlocked {
 
 impl NotBlocked {
     /// All reasons, in the order of the enum.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NeverBlock,
-        Self::Observe,
+        Self::ObserveSlow,
+        Self::ObserveBlock,
         Self::TcpLog,
         Self::TcpCommand,
         Self::UdpLog,
@@ -59,11 +63,21 @@ impl NotBlocked {
         Self::Ping,
     ];
 
+    /// What observe mode kept from happening.
+    pub fn would_be(self) -> Option<WouldBe> {
+        match self {
+            Self::ObserveSlow => Some(WouldBe::Slowed),
+            Self::ObserveBlock => Some(WouldBe::Blocked),
+            _ => None,
+        }
+    }
+
     /// The text in reports.
     pub fn text(self) -> &'static str {
         match self {
             Self::NeverBlock => "never-block address",
-            Self::Observe => "observe mode",
+            Self::ObserveSlow => "observe mode, it would have been slowed",
+            Self::ObserveBlock => "observe mode, it would have been blocked",
             Self::TcpLog => "tcp.action is log",
             Self::TcpCommand => "tcp.action is command",
             Self::UdpLog => "udp.action is log",
@@ -141,9 +155,6 @@ pub(super) fn decide(
         } else {
             Decision::Wait
         };
-    }
-    if policy.mode == Mode::Observe {
-        return Decision::Report(NotBlocked::Observe);
     }
     if tally.proven(proof) {
         return Decision::Block { proven: true };

@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::control::Queues;
 use crate::enforce::{BlockError, InForce, Repairs, Services, UnblockedAll};
-use crate::engine::{self, AllowList, MonoTime, Offender, Reason, SlowedView, Source, Unblocked};
+use crate::engine::{
+    self, AllowList, MonoTime, ObservedView, Offender, Reason, SlowedView, Source, Unblocked,
+};
 use crate::helper::client::BlockInForce;
 use crate::nft::Ruleset;
 use crate::ruleset::reflex::Tally;
@@ -68,6 +70,9 @@ pub enum Command {
     Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
     /// The slowed sources after this one, and why they are slowed; a page of them.
     Slowed(Option<Source>, Answer<Vec<(SlowedView, Reason)>>),
+    /// What observe mode would have slowed or blocked, when observing began, and for how many
+    /// sources there was no room.
+    Observed(Answer<Observed>),
     /// All proven sources that were blocked.
     Offenders(Answer<Vec<Offender>>),
     /// What is known of sources that were touched since then, of so many at most.
@@ -103,6 +108,17 @@ pub struct BlockDetails {
     pub since: MonoTime,
     /// How often it got a new timeout.
     pub renewals: u32,
+}
+
+/// What observe mode would have slowed or blocked.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The sources, in order.
+    pub sources: Vec<ObservedView>,
+    /// When observing began; `None`: with the daemon.
+    pub since: Option<MonoTime>,
+    /// How many were forgotten: there was no room for more.
+    pub forgotten: u64,
 }
 
 /// What the reflex did, and how full its sets are.

@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use jiff::Timestamp;
 
 use super::PacketThread;
-use super::command::{BlockDetails, Command, Figures, Known};
+use super::command::{BlockDetails, Command, Figures, Known, Observed};
 use crate::engine::{BlockView, MonoTime, Source};
 use crate::helper::client::BlockInForce;
 use crate::store;
@@ -59,6 +59,12 @@ impl PacketThread {
             Command::Slowed(after, answer) => {
                 let page = self.enforcer.engine.slowed(after).take(SLOWED_PER_PAGE);
                 reply(&answer, page.collect());
+            }
+            Command::Observed(answer) => {
+                let engine = &self.enforcer.engine;
+                let (since, forgotten) = engine.observed_bounds();
+                let sources = engine.observed().cloned().collect();
+                reply(&answer, Observed { sources, since, forgotten });
             }
             Command::Offenders(answer) => {
                 reply(&answer, self.enforcer.engine.offenders().collect())

@@ -36,6 +36,7 @@ mod ignore;
 mod innocents;
 mod kernels;
 mod late_services;
+mod observe;
 mod overlap;
 mod predecessor;
 mod promise;

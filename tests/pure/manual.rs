@@ -22,9 +22,9 @@ use portsentry::config::{
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, BlockRow, Cause, Causes, HistoryRow, Outcome, PortName, PortUse, Proof, Queues,
-    Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort, Tracked,
-    Watching,
+    AllowRow, BlockRow, Cause, Causes, HistoryRow, Observed, Outcome, PortName, PortUse, Proof,
+    Queues, Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort,
+    Tracked, Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -367,7 +367,7 @@ fn commands() -> BTreeMap<String, BTreeMap<String, bool>> {
     let mut found = BTreeMap::new();
     for command in Arguments::command().get_subcommands() {
         let below: Vec<_> = command.get_subcommands().collect();
-        if below.is_empty() {
+        if below.is_empty() || !command.is_subcommand_required_set() {
             found.insert(command.get_name().to_owned(), options(command.get_arguments()));
         }
         for inner in below {
@@ -435,7 +435,8 @@ fn every_command_of_portsentryctl_has_an_example_and_every_example_is_understood
         Arguments::try_parse_from(&words).unwrap_or_else(|error| panic!("{example}: {error}"));
         let names: Vec<&str> =
             words[1..].iter().filter(|word| !word.starts_with('-')).map(String::as_str).collect();
-        shown.insert(if names[0] == "allow" { names[..2].join(" ") } else { names[0].to_owned() });
+        let both = names[..names.len().min(2)].join(" ");
+        shown.insert(if commands().contains_key(&both) { both } else { names[0].to_owned() });
     }
     assert_eq!(shown, commands().into_keys().collect());
     let daemon = lines.iter().filter_map(|line| {
@@ -779,6 +780,27 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         trigger: 2,
         ports: vec![port],
     };
+    let would_be = WouldBeRow {
+        address,
+        would_be: State::Slowed,
+        scan: None,
+        proven: false,
+        reason: "syn scan".into(),
+        since: stamp,
+        last_seen: stamp,
+        probes: 1,
+        network: None,
+        services: Vec::new(),
+        allowed: None,
+    };
+    let observed = Observed {
+        mode: "observe".into(),
+        since: stamp,
+        slowed: 1,
+        blocked: 0,
+        forgotten: 0,
+        sources: vec![would_be],
+    };
     let done = Reply::Done { message: "done".into() };
     let classic = path("tests/classic/upstream.conf");
     let classic = classic.to_str().unwrap();
@@ -790,6 +812,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     assert!(printed["yaml"].is_string() && written["yaml"].is_null());
     let documents = [
         ("status", shown(&Reply::Status(Box::new(status)), &["status"])),
+        ("observe report", shown(&Reply::Observed(Box::new(observed)), &["observe", "report"])),
         ("list", shown(&Reply::Blocks { rows: vec![block], more: false }, &["list"])),
         ("show", shown(&Reply::Shown(Box::new(known)), &["show", "192.0.2.7"])),
         ("test", shown(&Reply::Tested(Box::new(tested)), &["test", "192.0.2.7", "1"])),
@@ -823,5 +846,5 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         documents.iter().map(|(name, document)| ((*name).to_owned(), keys_of(document))).collect();
     assert_eq!(told, wanted);
     assert_eq!(wanted.len() + 1, commands().len(), "a command whose output nobody looked at");
-    assert_eq!(json!({"message": "done"}), documents[9].1);
+    assert_eq!(json!({"message": "done"}), documents[10].1);
 }

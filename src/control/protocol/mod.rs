@@ -5,6 +5,7 @@
 //! execution of requests.
 
 mod line;
+mod observed;
 mod refusal;
 mod reply;
 mod request;
@@ -14,6 +15,7 @@ mod target;
 mod tested;
 
 pub use line::{REPLY_MAX, VERSION, event_line, line};
+pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
 pub use reply::{AllowRow, BlockRow, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown, State};
 pub use request::{PORTS_MAX, REASON_MAX, REQUEST_MAX, Request};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::observed::Observed;
 use super::refusal::Refusal;
 use super::stamp::Stamp;
 use super::status::Status;
@@ -26,6 +27,8 @@ pub enum Reply {
         /// Another part follows.
         more: bool,
     },
+    /// What observe mode would have slowed or blocked.
+    Observed(Box<Observed>),
     /// The state of an address.
     Shown(Box<Shown>),
     /// What would happen to packets of an address.

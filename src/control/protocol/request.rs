@@ -28,6 +28,9 @@ pub enum Request {
     Status {},
     /// List the blocks. Answered by [`Reply::Blocks`](super::Reply::Blocks).
     List {},
+    /// List what observe mode would have slowed or blocked. Answered by
+    /// [`Reply::Observed`](super::Reply::Observed).
+    Observed {},
     /// Show the state of an address. Answered by [`Reply::Shown`](super::Reply::Shown), or
     /// [`Kind::No`] if nothing is known.
     Show {
@@ -103,6 +106,7 @@ impl Request {
             self,
             Self::Status {}
                 | Self::List {}
+                | Self::Observed {}
                 | Self::Show { .. }
                 | Self::Test { .. }
                 | Self::AllowList {}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{CONTINUING_PER_MINUTE, CROWDED_FOR, Engine, SWEEP_EVERY};
-use crate::config::ProtocolAction;
+use crate::config::{Mode, ProtocolAction};
 use crate::engine::account::{Tally, Touch, detail};
 use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
@@ -205,6 +205,10 @@ impl Engine {
             Decision::Slow if source.is_nat64() && !self.policy.slows_nat64() => {
                 Some(NotBlocked::Nat64)
             }
+            Decision::Slow if self.policy.mode == Mode::Observe => Some(NotBlocked::ObserveSlow),
+            Decision::Block { .. } if self.policy.mode == Mode::Observe => {
+                Some(NotBlocked::ObserveBlock)
+            }
             _ if self.is_blocked_around(source) => {
                 self.status.already_blocked += 1;
                 return;
@@ -213,6 +217,9 @@ impl Engine {
             Decision::Wait | Decision::Block { .. } => None,
         };
         if let Some(against) = against {
+            if let Some(would_be) = against.would_be() {
+                self.observe(now, source, probe, (would_be, proven));
+            }
             self.report_not_blocked(now, (source, found), probe, (against, proven), actions);
         } else {
             let proven = decision == Decision::Block { proven: true };

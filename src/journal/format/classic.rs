@@ -264,21 +264,22 @@ fn scan(probe: &Probe, not_blocked: Option<NotBlocked>, host: Option<&HostName>)
     if *ip_options {
         texts.push(format!("attackalert: Packet from host: {both} to {place} has IP options set (detection avoidance technique)."));
     }
+    let ignoring =
+        || format!("attackalert: Ignoring {name} response per configuration file setting.");
+    let why =
+        |why: NotBlocked| format!("attackalert: Host {source} was not blocked: {}", why.text());
     match not_blocked {
-        // For a decision of the administrator 1.2 has a sentence.
-        Some(
-            NotBlocked::Observe
-            | NotBlocked::TcpLog
-            | NotBlocked::UdpLog
-            | NotBlocked::UnprovenReport,
-        ) => texts
-            .push(format!("attackalert: Ignoring {name} response per configuration file setting.")),
+        // For a decision of the administrator 1.2 has a sentence, which names no host.
+        Some(NotBlocked::TcpLog | NotBlocked::UdpLog | NotBlocked::UnprovenReport) => {
+            texts.push(ignoring());
+        }
+        Some(observed @ (NotBlocked::ObserveSlow | NotBlocked::ObserveBlock)) => {
+            texts.extend([ignoring(), why(observed)]);
+        }
         // The command has its own line, as has a slowed source; 1.2 logged no more either
         // (`BLOCK_TCP="2"`).
         None | Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand | NotBlocked::Slowed) => {}
-        Some(why) => {
-            texts.push(format!("attackalert: Host {source} was not blocked: {}", why.text()));
-        }
+        Some(other) => texts.push(why(other)),
     }
     texts
 }
@@ -348,7 +349,8 @@ pub(crate) fn history(event: &Event, zone: &jiff::tz::TimeZone) -> Option<String
 /// not for sources that must never be blocked, nor where a limit is reached.
 fn is_chosen(why: NotBlocked) -> bool {
     match why {
-        NotBlocked::Observe
+        NotBlocked::ObserveSlow
+        | NotBlocked::ObserveBlock
         | NotBlocked::TcpLog
         | NotBlocked::TcpCommand
         | NotBlocked::UdpLog

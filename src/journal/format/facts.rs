@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::is_treacherous;
 use super::phrases::count;
-use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source};
+use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source, WouldBe};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::ScanKind;
 
@@ -87,6 +87,14 @@ fn kind(name: &str) -> Fact {
     ("event", name.into())
 }
 
+/// What observe mode kept from happening, in a word.
+fn word(would_be: WouldBe) -> &'static str {
+    match would_be {
+        WouldBe::Slowed => "slowed",
+        WouldBe::Blocked => "blocked",
+    }
+}
+
 /// The start of a text from another module, short enough that an object is never cut, however much
 /// is escaped.
 fn short(text: &str) -> String {
@@ -126,6 +134,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             ];
             facts.extend(why(reason));
             facts.push(("not_blocked", not_blocked.map(NotBlocked::text).into()));
+            facts.push(("would_be", not_blocked.and_then(NotBlocked::would_be).map(word).into()));
             facts
         }
         Report::Slowed { source, port, timeout, reason, .. } => {
@@ -266,7 +275,7 @@ mod tests {
 starting: version
 watching: transport mode ports ranges excluded services
 active:
-scan: address name source destination port ip_options blocking scan proven reason not_blocked
+scan: address name source destination port ip_options blocking scan proven reason not_blocked would_be
 slowed: address name port timeout blocking scan proven reason
 continues: address name port state scan proven reason
 released: address name ending

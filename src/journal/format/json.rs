@@ -83,7 +83,7 @@ mod tests {
                 1,
                 Some("never-block address")
             ))),
-            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","name":null,"source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","not_blocked":"never-block address"}"#
+            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","name":null,"source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","not_blocked":"never-block address","would_be":null}"#
         );
         assert_eq!(
             line(&event(blocked("10.77.1.1", 1, 0))),

@@ -11,8 +11,9 @@ use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow, Intake,
-    Kind, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown, Stamp, Standing,
-    State, Status, Store, Target, Tested, TestedPort, Tracked, Watching, listen,
+    Kind, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown, Stamp,
+    Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching, WouldBeRow,
+    listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::history::State as Past;
@@ -167,6 +168,42 @@ impl Handler for FakeHandler {
                 }))
             }
             Request::List {} => Answer::sorted(self.blocked()),
+            Request::Observed {} => Reply::Observed(Box::new(Observed {
+                mode: "observe".into(),
+                since: stamp(1_795_188_400),
+                slowed: 1,
+                blocked: 1,
+                forgotten: 2,
+                sources: vec![
+                    WouldBeRow {
+                        address: target("10.77.1.1"),
+                        would_be: State::Slowed,
+                        scan: Some("syn".into()),
+                        proven: false,
+                        reason: "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3".into(),
+                        since: stamp(1_795_188_410),
+                        last_seen: stamp(1_795_188_420),
+                        probes: 98,
+                        network: Some(target("10.77.1.0/24")),
+                        services: vec!["tcp/22".into()],
+                        allowed: None,
+                    },
+                    WouldBeRow {
+                        address: target("192.0.2.7"),
+                        would_be: State::Blocked,
+                        scan: Some("xmas".into()),
+                        proven: false,
+                        reason: "xmas scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\u{1b}[2J".into(),
+                        since: stamp(1_795_188_410),
+                        last_seen: stamp(1_795_188_410),
+                        probes: 1,
+                        network: None,
+                        services: Vec::new(),
+                        allowed: None,
+                    },
+                ],
+            }))
+            .into(),
             Request::Show { address } => match self
                 .blocked()
                 .into_iter()

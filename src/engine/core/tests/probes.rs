@@ -94,7 +94,9 @@ fn observe_mode_reports_and_orders_nothing() {
     bench.syn(SCANNER, 1..100);
     assert_eq!(
         bench.report_lines(),
-        ["scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode"]
+        [
+            "scan 203.0.113.9 syn scan: 3 ports in 0.0s: tcp/1 tcp/2 tcp/3 observe mode, it would have been blocked"
+        ]
     );
     assert_eq!(bench.orders(), 0);
     bench.command(|engine, now, actions| {

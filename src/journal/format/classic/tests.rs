@@ -188,7 +188,11 @@ fn a_scan_without_a_block_says_why() {
         texts(&event(scan("192.0.2.7", ScanKind::Udp, Transport::Udp, 9, Some(why)))).pop().unwrap()
     };
     assert_eq!(
-        line("observe mode"),
+        line("observe mode, it would have been blocked"),
+        "WARN attackalert: Host 192.0.2.7 was not blocked: observe mode, it would have been blocked"
+    );
+    assert_eq!(
+        line("tcp.action is log"),
         "WARN attackalert: Ignoring UDP response per configuration file setting."
     );
     assert_eq!(
