@@ -111,12 +111,28 @@ pub enum Command {
     Import(Import),
     /// Reload the daemon's configuration.
     Reload,
-    /// What observe mode would have done.
-    Observe {
-        /// What to do.
-        #[command(subcommand)]
-        command: ObserveCommand,
+    /// Block scans from now on, or confirm that they stay blocked.
+    Enforce {
+        /// Observe again after this time, unless it is confirmed by then: `enforce` without it.
+        #[arg(long, value_name = "TIME", value_parser = parse_period)]
+        confirm: Option<Duration>,
     },
+    /// Block nothing from now on, only report; or say what would have been blocked.
+    Observe {
+        /// What else to do.
+        #[command(subcommand)]
+        command: Option<ObserveCommand>,
+    },
+    /// Watch nothing until `on`; blocks stay in force.
+    Off,
+    /// Watch nothing for a time; blocks stay in force.
+    Pause {
+        /// For how long: 10m, 1h.
+        #[arg(value_name = "TIME", value_parser = parse_period)]
+        time: Duration,
+    },
+    /// Watch again.
+    On,
     /// Show events as they happen.
     Watch,
 }
@@ -183,6 +199,15 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     } else {
         Ok(time)
     }
+}
+
+fn parse_period(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}: write it as 5m or 1h"))
+        .and_then(|time| match time.as_secs() {
+            0 => Err("write a second or more".to_owned()),
+            _ => Ok(time),
+        })
 }
 
 fn parse_reason(text: &str) -> Result<String, String> {

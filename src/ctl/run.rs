@@ -28,9 +28,15 @@ pub(super) fn run(
         Command::Import(options) => return import::run(options, json, out, err),
         Command::Status => Request::Status {},
         Command::List { would_be: false } => Request::List {},
-        Command::List { would_be: true } | Command::Observe { command: ObserveCommand::Report } => {
-            Request::Observed {}
+        Command::List { would_be: true }
+        | Command::Observe { command: Some(ObserveCommand::Report) } => Request::Observed {},
+        Command::Observe { command: None } => Request::Observe {},
+        Command::Enforce { confirm } => {
+            Request::Enforce { seconds: confirm.as_ref().map(Duration::as_secs) }
         }
+        Command::Off => Request::Off { seconds: None },
+        Command::Pause { time } => Request::Off { seconds: Some(time.as_secs()) },
+        Command::On => Request::On {},
         Command::Show { address } => Request::Show { address: *address },
         Command::Test { address, ports } => Request::Test {
             address: *address,
@@ -61,7 +67,7 @@ pub(super) fn run(
     let first = client.ask(&request)?;
     match (request, first) {
         (Request::Status {}, Reply::Status(status)) => {
-            print(out, json, &status, |out| show::status(out, &status))?
+            print(out, json, &status, |out| show::status(out, &status, zone))?
         }
         (Request::List {}, first @ Reply::Blocks { .. }) => {
             let part = |reply| {

@@ -50,11 +50,13 @@ pub(super) fn count(n: u64, one: &str) -> String {
 }
 
 /// Prints the daemon's status.
-pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
-    let mode = match status.mode.as_str() {
-        "enforce" => "blocks scans",
-        "observe" => "observes, and blocks nothing",
-        other => other,
+pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::Result<()> {
+    let mode = match (status.detection.as_str(), status.mode.as_str()) {
+        ("off", _) => "is off, and watches nothing",
+        ("paused", _) => "is paused, and watches nothing",
+        (_, "enforce") => "blocks scans",
+        (_, "observe") => "observes, and blocks nothing",
+        (_, other) => other,
     };
     writeln!(
         out,
@@ -66,6 +68,19 @@ pub(super) fn status(out: &mut dyn Write, status: &Status) -> io::Result<()> {
     )?;
     let mut pair = |name: &str, value: String| pair(out, name, &value);
     pair("config", status.config.clone().unwrap_or_else(|| "built-in defaults".to_owned()))?;
+    let until = |at: Option<Stamp>| {
+        at.map(|Stamp(at)| format!(" until {}", zone.time(at))).unwrap_or_default()
+    };
+    let mut mode = status.mode.clone();
+    if status.confirm_by.is_some() {
+        mode.push_str(&format!("{}, unless confirmed", until(status.confirm_by)));
+    } else if status.mode != status.configured_mode && !status.configured_mode.is_empty() {
+        mode.push_str(&format!(" (the configuration has {})", status.configured_mode));
+    }
+    pair("mode", mode)?;
+    if status.detection != "on" && !status.detection.is_empty() {
+        pair("detection", format!("{}{}", status.detection, until(status.on_at)))?;
+    }
     match status.queues {
         None => pair("capture", format!("{}, group {}", status.capture, status.group))?,
         Some(queues) => {

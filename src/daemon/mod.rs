@@ -21,6 +21,7 @@ mod requests;
 mod rows;
 mod status;
 mod supervisor;
+mod switches;
 mod tested;
 mod view;
 
@@ -29,7 +30,7 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::capture;
@@ -56,6 +57,7 @@ use options::Options;
 use protected::Guard;
 use requests::RequestHandler;
 use supervisor::Supervisor;
+use switches::Switches;
 use view::{SharedView, View};
 
 /// sysexits(3head): the command line is wrong.
@@ -222,7 +224,9 @@ fn start(
     for complaint in &complaints {
         journal.notify(Notice::Warning(complaint.clone()));
     }
-    let setup = supervisor::setup(config, &mut guard, &protected).map_err(unavailable)?;
+    let switches = Switches::default();
+    let setup =
+        supervisor::setup((config, &switches), &mut guard, &protected).map_err(unavailable)?;
     let services = setup.in_force.services.clone();
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
@@ -237,7 +241,8 @@ fn start(
     if let Some(tracked) = procfs::tracked().filter(|_| !was_tracking) {
         journal.notify(Notice::Warning(status::tracking_begins(tracked)));
     }
-    let view = SharedView::new(View::new(loaded, ruleset, protected, complaints));
+    let view =
+        SharedView::new(View::new(Arc::new(loaded), switches, ruleset, protected, complaints));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let sources = status::Sources {
         started: Instant::now(),

@@ -15,10 +15,11 @@ use super::observed::Familiar;
 use super::protected::ProtectionReason;
 use super::rows::{MEND, details, kernel, proof, row, slowed_row, slowed_rows, time_of_day};
 use super::status;
-use super::supervisor::{Order, Reloaded};
+use super::supervisor::{NotSwitched, Order, Reloaded};
+use super::switches::Switch;
 use super::tested::tested;
 use super::view::SharedView;
-use crate::config::{Config, Keyword, Mode};
+use crate::config::{Config, DEFAULT_PATH, Keyword, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, Observed,
     PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status, Target,
@@ -106,6 +107,10 @@ impl RequestHandler {
                 Reply::Rules { text: ruleset.render(SCHEMA.table, Form::Table) }.into()
             }
             Request::Reload {} => done(self.reload()?),
+            Request::Enforce { seconds } => done(self.switch(Switch::Enforce(time(seconds)?))?),
+            Request::Observe {} => done(self.switch(Switch::Observe)?),
+            Request::Off { seconds } => done(self.switch(Switch::Off(time(seconds)?))?),
+            Request::On {} => done(self.switch(Switch::On)?),
             Request::History { since, source } => self.history(since, source, cancelled)?,
             Request::Watch {} => Refusal::new(
                 Kind::Failed,
@@ -527,6 +532,47 @@ impl RequestHandler {
         }
     }
 
+    fn switch(&self, switch: Switch) -> Result<String, Refusal> {
+        self.supervisor.ask(|answer| Order::Switch(switch, answer))?.map_err(
+            |error| match error {
+                NotSwitched::Already(what) => Refusal::new(Kind::No, what, ""),
+                NotSwitched::Failed(why) => failed(format!("nothing was switched: {why}")),
+            },
+        )?;
+        let view = self.view.lock().clone();
+        let written = view.loaded.config.mode;
+        let file = match &view.loaded.from {
+            Some(path) => path.display().to_string(),
+            None => DEFAULT_PATH.to_owned(),
+        };
+        let for_good = |mode: Mode| {
+            if mode == written {
+                return "as configured".to_owned();
+            }
+            let (is, word) = (written.word(), mode.word());
+            format!(
+                "until the daemon starts again: {file} has mode: {is}, write mode: {word} there to keep it"
+            )
+        };
+        Ok(match switch {
+            Switch::Enforce(Some(time)) => format!(
+                "scans are blocked now, and observed again in {} unless you confirm it with \"portsentryctl enforce\"; a restart before that starts with mode: {}",
+                duration(time),
+                written.word()
+            ),
+            Switch::Enforce(None) => format!("scans are blocked, {}", for_good(Mode::Enforce)),
+            Switch::Observe => {
+                format!("nothing is blocked any more, {}", for_good(Mode::Observe))
+            }
+            Switch::Off(Some(time)) => format!(
+                "detection is off for {}: nothing is watched, blocks stay; \"portsentryctl on\" ends that",
+                duration(time)
+            ),
+            Switch::Off(None) => "detection is off until \"portsentryctl on\" or the next start: nothing is watched, blocks stay".to_owned(),
+            Switch::On => "detection is on".to_owned(),
+        })
+    }
+
     fn reload(&mut self) -> Result<String, Refusal> {
         let remedy = "the configuration in force goes on; mend the file and reload again";
         let Reloaded { changes, warnings } = self
@@ -579,6 +625,14 @@ fn causes(rows: &[BlockRow]) -> Causes {
 
 fn failed(message: String) -> Refusal {
     Refusal::new(Kind::Failed, message, "")
+}
+
+/// A time after which something is to end by itself.
+fn time(seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
+    match seconds {
+        Some(0) => Err(Refusal::new(Kind::BadRequest, "0 is no time", "write it as 5m or 1h")),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
 }
 
 fn done(message: String) -> Answer {

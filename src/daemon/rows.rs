@@ -128,6 +128,11 @@ pub(super) fn time_of_day(moment: MonoTime) -> Stamp {
     Stamp(ago(clock::now().since(moment)))
 }
 
+/// A moment to come as a time of day.
+pub(super) fn time_ahead(moment: MonoTime) -> Stamp {
+    ahead(moment.since(clock::now()))
+}
+
 fn cause(reason: &Reason) -> Cause {
     match reason {
         Reason::Scan { proven: true, .. } => Cause::Proven,

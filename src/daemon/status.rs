@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::view::SharedView;
+use super::rows::time_ahead;
+use super::view::{SharedView, View};
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
 use crate::control::{
     Decoys, Intake, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
@@ -58,7 +59,9 @@ impl Sources {
         let store = self.store.figures();
         let view = view.lock();
         let config = &view.config;
-        let mut warnings = [&*view.warnings, &*view.complaints].concat();
+        let told = view.loaded.warnings.iter().map(ToString::to_string);
+        let mut warnings: Vec<String> = told.chain(view.complaints.iter().cloned()).collect();
+        warnings.extend(switch_warnings(&view));
         if figures.capture.lost > 0 {
             warnings.push(format!(
                 "{} packets were lost between the kernel and the daemon",
@@ -116,6 +119,10 @@ impl Sources {
         let author = figures.repairs.last.as_ref();
         Ok(Status {
             mode: config.mode.word().to_owned(),
+            configured_mode: view.loaded.config.mode.word().to_owned(),
+            confirm_by: view.switches.confirm_by.map(time_ahead),
+            detection: view.switches.words(&view.loaded.config).1.to_owned(),
+            on_at: view.switches.on_at.map(time_ahead),
             capture: if config.has_queue() { Method::Nfqueue } else { Method::Nflog }
                 .word()
                 .to_owned(),
@@ -166,12 +173,31 @@ impl Sources {
                 fighting: figures.repairs.fighting,
             },
             uptime: self.started.elapsed().as_secs(),
-            config: view.from.as_ref().map(|path| path.display().to_string()),
+            config: view.loaded.from.as_ref().map(|path| path.display().to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             warnings,
         })
     }
+}
+
+/// What was switched and is not as the configuration has it.
+fn switch_warnings(view: &View) -> Vec<String> {
+    let (mode, detection) = view.switches.words(&view.loaded.config);
+    let written = view.loaded.config.mode.word();
+    let mut warnings = Vec::new();
+    if view.switches.is_off {
+        warnings.push(format!("detection is {detection}: nothing is watched, and blocks stay; \"portsentryctl on\" ends that"));
+    }
+    if view.switches.confirm_by.is_some() {
+        warnings.push(
+            "enforcing is not confirmed, and ends by itself: \"portsentryctl enforce\" confirms it"
+                .to_owned(),
+        );
+    } else if mode != written {
+        warnings.push(format!("the mode is {mode} until the daemon starts again: the configuration has mode: {written}"));
+    }
+    warnings
 }
 
 fn intake(figures: &Figures) -> Intake {

@@ -15,6 +15,7 @@ use sd_notify::NotifyState;
 use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::status;
+use super::switches::{Switch, Switches};
 use super::view::{SharedView, View};
 use crate::capture;
 use crate::config::{self, Config, Loaded, Unit};
@@ -27,10 +28,11 @@ use crate::netlink::route;
 use crate::nft::Connection;
 use crate::packet::command::{Command, Setup};
 use crate::ruleset::{self, SCHEMA, messages};
-use crate::store::StoreHandle;
+use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Answer, Inbox, Link};
 use crate::sys::signals::{SignalRequest, Signals};
 use crate::sys::{poll, procfs};
+use crate::time::MonoTime;
 
 /// Name servers are looked at this often: nothing tells when they change.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -51,6 +53,9 @@ const GATHER_AT_MOST_EVERY: Duration = Duration::from_millis(500);
 /// systemd is not told that all is well.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After this time it is tried again to do what a switch has due.
+const SWITCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What the journal's thread gets for writing its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -62,6 +67,17 @@ pub(super) enum Order {
     AllowAdd(IpNet, Answer<Result<bool, String>>),
     /// Undo that, or forget an administrator; `false`: it was neither added nor remembered.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
+    /// Switch the mode, or detection on or off.
+    Switch(Switch, Answer<Result<(), NotSwitched>>),
+}
+
+/// Why nothing was switched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotSwitched {
+    /// It is so already.
+    Already(&'static str),
+    /// It could not come into force.
+    Failed(String),
 }
 
 /// A new configuration is in force.
@@ -95,13 +111,18 @@ pub(super) fn load(options: &Options) -> Result<Loaded, String> {
 /// # Errors
 /// In words, when the services of this host cannot be learned.
 pub(super) fn setup(
-    config: &Config,
+    (written, switches): (&Config, &Switches),
     guard: &mut Guard,
     protected: &Protected,
 ) -> Result<Setup, String> {
     let ephemeral = procfs::ephemeral_ports();
     let services = guard.services().map_err(|error| format!("{SERVICES_UNKNOWN}: {error}"))?;
-    let mut ruleset = ruleset::for_config(config, ephemeral.clone());
+    let config = switches.over(written);
+    let mut ruleset = if switches.is_off {
+        ruleset::at_rest(&switches.with_mode(written), ephemeral.clone())
+    } else {
+        ruleset::for_config(&config, ephemeral.clone())
+    };
     if ruleset.queues_by().is_some() {
         let by = Connection::open(SCHEMA)
             .and_then(|mut connection| connection.queue_by())
@@ -110,11 +131,11 @@ pub(super) fn setup(
     }
     let in_force = InForce {
         ruleset,
-        policy: Policy::from_config(config),
+        policy: Policy::from_config(&config),
         never_block: protected.keys().copied().collect(),
         services,
     };
-    Ok(Setup { config: config.clone(), in_force, ephemeral })
+    Ok(Setup { config, in_force, ephemeral })
 }
 
 const SERVICES_UNKNOWN: &str = "cannot learn which services listen";
@@ -186,6 +207,9 @@ impl Supervisor {
             let mut wake_at =
                 if changed { look_at.min(gathered + GATHER_AT_MOST_EVERY) } else { look_at };
             wake_at = wake_at.min(sockets_at);
+            if let Some(left) = self.expire_switches() {
+                wake_at = wake_at.min(Instant::now() + left);
+            }
             if watchdog.is_some() {
                 wake_at = wake_at.min(pat_at);
             }
@@ -222,6 +246,10 @@ impl Supervisor {
 
     fn obey(&mut self, order: Order) {
         match order {
+            Order::Switch(switch, answer) => {
+                let result = self.switch(switch);
+                let _ = answer.try_send(result);
+            }
             Order::Reload(answer) => {
                 let result = self.reload();
                 let _ = answer.try_send(result);
@@ -257,7 +285,7 @@ impl Supervisor {
         let mut reloading = vec![NotifyState::Reloading];
         reloading.extend(NotifyState::monotonic_usec_now());
         notify(&reloading);
-        let result = load(&self.options).and_then(|loaded| self.put_in_force(loaded));
+        let result = load(&self.options).and_then(|loaded| self.take_over(loaded));
         notify(&[NotifyState::Ready]);
         self.journal.notify(match &result {
             Ok(_) => Notice::Reloaded,
@@ -267,19 +295,95 @@ impl Supervisor {
     }
 
     /// `Err`: nothing has changed.
-    fn put_in_force(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
-        let Loaded { config, ignored, warnings, .. } = &loaded;
-        let mut complaints = Vec::new();
+    fn take_over(&mut self, loaded: Loaded) -> Result<Reloaded, String> {
+        let loaded = Arc::new(loaded);
         let old = self.view.lock().clone();
-        let bound = old.config.needs_restart(config);
+        let before = &old.loaded.config;
+        let bound = before.needs_restart(&loaded.config);
         if !bound.is_empty() {
             return Err(format!(
                 "{} cannot change while the daemon runs; restart it for that",
                 bound.join(", ")
             ));
         }
-        let protected = self.guard.gather(config, ignored, &mut complaints);
-        let setup = setup(config, &mut self.guard, &protected)?;
+        let switches = old.switches.after_reload(before, &loaded.config);
+        let warnings = self.put_in_force(Arc::clone(&loaded), switches)?;
+        let mut changes = before.changes(&loaded.config);
+        changes.extend(ignore_changes(&old.loaded.ignored, &loaded.ignored));
+        for warning in &loaded.warnings {
+            self.journal.notify(Notice::Warning(warning.to_string()));
+        }
+        self.tell_watching();
+        Ok(Reloaded { changes, warnings })
+    }
+
+    fn tell_watching(&self) {
+        let config = Arc::clone(&self.view.lock().config);
+        status::tell_watching(&self.journal, &config, &self.services.0.open);
+    }
+
+    /// Switches for an administrator.
+    fn switch(&mut self, switch: Switch) -> Result<(), NotSwitched> {
+        let old = self.view.lock().clone();
+        let switches = old
+            .switches
+            .after(switch, &old.loaded.config, clock::now())
+            .map_err(NotSwitched::Already)?;
+        self.put_in_force(Arc::clone(&old.loaded), switches).map_err(NotSwitched::Failed)?;
+        self.switched(&old, None);
+        Ok(())
+    }
+
+    /// Does what the switches have due. Returns when to look again.
+    fn expire_switches(&mut self) -> Option<Duration> {
+        let now = clock::now();
+        let due = self.view.lock().switches.due()?;
+        if due > now {
+            return Some(due.since(now));
+        }
+        let old = self.view.lock().clone();
+        let (switches, said) = old.switches.expired(&old.loaded.config, now)?;
+        match self.put_in_force(Arc::clone(&old.loaded), switches) {
+            Ok(_) => self.switched(&old, Some(said.join("; "))),
+            Err(why) => {
+                let what = said.join("; ");
+                self.journal.notify(Notice::Error(format!("not yet so: {what}: {why}")));
+                return Some(SWITCH_AGAIN_AFTER);
+            }
+        }
+        let due = self.view.lock().switches.due();
+        due.map(|due| due.since(now))
+    }
+
+    /// Reports what was switched.
+    fn switched(&self, old: &View, why: Option<String>) {
+        let view = self.view.lock().clone();
+        let (mode, detection) = view.switches.words(&view.loaded.config);
+        if old.switches.is_off && !view.switches.is_off {
+            self.tell_watching();
+        }
+        let left = |at: Option<MonoTime>| at.map(|at| at.since(clock::now()));
+        let notice = Notice::Switched {
+            mode,
+            detection,
+            confirm_within: left(view.switches.confirm_by),
+            on_within: left(view.switches.on_at),
+            why,
+        };
+        self.journal.notify(notice);
+    }
+
+    /// Puts a configuration in force as a whole. `Err`: nothing has changed.
+    fn put_in_force(
+        &mut self,
+        loaded: Arc<Loaded>,
+        switches: Switches,
+    ) -> Result<Vec<String>, String> {
+        let mut complaints = Vec::new();
+        let old = self.view.lock().clone();
+        let config = &switches.over(&loaded.config);
+        let protected = self.guard.gather(config, &loaded.ignored, &mut complaints);
+        let setup = setup((&loaded.config, &switches), &mut self.guard, &protected)?;
         let ruleset = setup.in_force.ruleset.clone();
         let services = setup.in_force.services.clone();
         self.journal
@@ -294,17 +398,11 @@ impl Supervisor {
         })?;
         self.helper.reconfigure(config);
         self.store.reconfigure(config);
-        let mut changes = old.config.changes(config);
-        changes.extend(ignore_changes(&old.ignored, ignored));
-        for warning in warnings {
-            self.journal.notify(Notice::Warning(warning.to_string()));
-        }
-        status::tell_watching(&self.journal, config, &services.open);
         self.services = (services, Instant::now());
-        *self.view.lock() = View::new(loaded, ruleset, protected, old.complaints);
+        *self.view.lock() = View::new(loaded, switches, ruleset, protected, old.complaints);
         self.stale = false;
         self.complain(complaints);
-        Ok(Reloaded { changes, warnings: applied })
+        Ok(applied)
     }
 
     /// Sends the ports of services to the packet thread if they have changed. Returns whether an
@@ -344,7 +442,7 @@ impl Supervisor {
     fn protect(&mut self) -> Result<(), String> {
         let view = self.view.lock().clone();
         let mut complaints = Vec::new();
-        let protected = self.guard.gather(&view.config, &view.ignored, &mut complaints);
+        let protected = self.guard.gather(&view.config, &view.loaded.ignored, &mut complaints);
         self.complain(complaints);
         if protected == *view.protected && !self.stale {
             return Ok(());
@@ -386,7 +484,8 @@ impl Supervisor {
             log::error!("the state store lacks what changed last: {why}");
         }
         let at_rest = (!remove).then(|| {
-            let config = Arc::clone(&self.view.lock().config);
+            let view = self.view.lock().clone();
+            let config = view.switches.with_mode(&view.loaded.config);
             Box::new(ruleset::at_rest(&config, procfs::ephemeral_ports()))
         });
         let blocks_left = self.packets.ask(|answer| Command::Stop(at_rest, answer)).unwrap_or(0);

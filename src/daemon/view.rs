@@ -2,31 +2,27 @@
 //!
 //! Shared by these two threads; the packet thread is none of them, so it never waits for this lock.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipnet::IpNet;
-
 use super::protected::Protected;
+use super::switches::Switches;
 use crate::config::{Config, Loaded};
 use crate::nft::Ruleset;
 
 /// What the control server shows and the supervisor keeps true.
 #[derive(Debug, Clone)]
 pub(super) struct View {
-    /// The configuration in force.
+    /// The configuration in force: as the files have it, but for what was switched.
     pub config: Arc<Config>,
-    /// What its ignore file named when it was read.
-    pub ignored: Arc<[IpNet]>,
-    /// The file it came from; `None`: the built-in defaults.
-    pub from: Option<PathBuf>,
+    /// The configuration as it was loaded.
+    pub loaded: Arc<Loaded>,
+    /// What was switched since.
+    pub switches: Switches,
     /// Its rules.
     pub ruleset: Arc<Ruleset>,
     /// What is never blocked, and why.
     pub protected: Arc<Protected>,
-    /// What the administrator should see to.
-    pub warnings: Vec<String>,
-    /// The same of what changes without the configuration: what cannot be learned, and interfaces
+    /// What the administrator should see to of what changes without the configuration: what cannot be learned, and interfaces
     /// that are not there.
     pub complaints: Vec<String>,
 }
@@ -34,19 +30,18 @@ pub(super) struct View {
 impl View {
     /// Of a configuration that is in force with these rules and this never-block list.
     pub(super) fn new(
-        loaded: Loaded,
+        loaded: Arc<Loaded>,
+        switches: Switches,
         ruleset: Ruleset,
         protected: Protected,
         complaints: Vec<String>,
     ) -> Self {
-        let Loaded { config, ignored, warnings, from } = loaded;
         Self {
-            config: Arc::new(config),
-            ignored: ignored.into(),
-            from,
+            config: Arc::new(switches.over(&loaded.config)),
+            loaded,
+            switches,
             ruleset: Arc::new(ruleset),
             protected: Arc::new(protected),
-            warnings: warnings.iter().map(ToString::to_string).collect(),
             complaints,
         }
     }

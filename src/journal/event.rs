@@ -50,6 +50,19 @@ pub enum Notice {
     },
     /// A new configuration is in force.
     Reloaded,
+    /// The mode, or detection, was switched.
+    Switched {
+        /// The mode now: `enforce` or `observe`.
+        mode: &'static str,
+        /// `on`, `off` or `paused`.
+        detection: &'static str,
+        /// It observes again after this time unless enforcing is confirmed.
+        confirm_within: Option<Duration>,
+        /// Detection is on again after this time.
+        on_within: Option<Duration>,
+        /// Why, if by itself.
+        why: Option<String>,
+    },
     /// A new configuration was refused.
     ReloadRefused {
         /// The findings, a line each.

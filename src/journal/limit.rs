@@ -86,6 +86,7 @@ impl Class {
             | Notice::Active
             | Notice::Stopping { .. }
             | Notice::Reloaded
+            | Notice::Switched { .. }
             | Notice::ReloadRefused { .. }
             | Notice::NeverBlock { .. }
             | Notice::ForeignChange { .. }

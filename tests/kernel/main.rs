@@ -55,6 +55,7 @@ mod slow;
 mod slowed;
 mod store;
 mod sweeps;
+mod switches;
 mod takeover;
 mod unit;
 mod unproven;

@@ -33,6 +33,7 @@ fn status_is_shown_to_people_and_programs() {
         "\
 PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   config       /etc/portsentry/portsentry.yaml
+  mode         enforce
   capture      nflog, group 77
   watching     tcp advanced, 1021 ports: 1-112, 114-138, 140-1023
                udp stealth, 1 port: 7
@@ -160,6 +161,36 @@ fn what_would_happen_to_an_address_is_told_port_by_port() {
 }
 
 #[test]
+fn what_would_have_been_blocked_is_shown_to_people_and_programs() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let (code, text, _) = daemon.ctl("list --would-be");
+    assert_eq!(code, 0);
+    assert_eq!(
+        text,
+        "\
+ADDRESS    WOULD BE  SCAN  PROBES  SINCE                LAST SEEN            REASON
+10.77.1.1  slowed    syn       98  2026-11-20 15:26:50  2026-11-20 15:27:00  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+192.0.2.7  blocked   xmas       1  2026-11-20 15:26:50  2026-11-20 15:26:50  xmas scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\\u{1b}[2J
+"
+    );
+    let (_, report, _) = daemon.ctl("observe report");
+    assert!(report.contains(&text), "{report}");
+    for line in [
+        "Observed since 2026-11-20 15:26:40 (mode now: observe): 1 source would have been slowed, 1 blocked.\n",
+        "2 sources with few probes more are not listed",
+        "  10.77.1.1: in this host's network 10.77.1.0/24; has a connection to tcp/22 now\n",
+        "  portsentryctl enforce --confirm 5m\n",
+    ] {
+        assert!(report.contains(line), "{line}\n{report}");
+    }
+    assert!(!report.contains("192.0.2.7:"), "nothing speaks for it: {report}");
+    let (_, rows, _) = daemon.ctl("--json list --would-be");
+    let (_, document, _) = daemon.ctl("--json observe report");
+    let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(parse(&rows), parse(&document)["sources"]);
+}
+
+#[test]
 fn every_request_reaches_the_daemon_as_it_was_meant() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     for (line, request, code) in [
@@ -192,6 +223,14 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
         ("allow add 192.0.2.0/28", Request::AllowAdd { address: target("192.0.2.0/28") }, 0),
         ("allow remove 192.0.2.0/28", Request::AllowRemove { address: target("192.0.2.0/28") }, 1),
         ("allow list", Request::AllowList {}, 0),
+        ("list --would-be", Request::Observed {}, 0),
+        ("observe report", Request::Observed {}, 0),
+        ("observe", Request::Observe {}, 0),
+        ("enforce --confirm 5m", Request::Enforce { seconds: Some(300) }, 0),
+        ("enforce", Request::Enforce { seconds: None }, 0),
+        ("off", Request::Off { seconds: None }, 0),
+        ("pause 1h", Request::Off { seconds: Some(3600) }, 0),
+        ("on", Request::On {}, 0),
         ("rules", Request::Rules {}, 0),
         ("reload", Request::Reload {}, 78),
         (

@@ -829,6 +829,11 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("unblock", shown(&done, &["unblock", "192.0.2.7"])),
         ("allow add", shown(&done, &["allow", "add", "192.0.2.7"])),
         ("allow remove", shown(&done, &["allow", "remove", "192.0.2.7"])),
+        ("enforce", shown(&done, &["enforce"])),
+        ("observe", shown(&done, &["observe"])),
+        ("off", shown(&done, &["off"])),
+        ("pause", shown(&done, &["pause", "10m"])),
+        ("on", shown(&done, &["on"])),
         ("reload", shown(&done, &["reload"])),
     ];
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

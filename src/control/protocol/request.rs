@@ -85,6 +85,26 @@ pub enum Request {
     /// Reload the configuration. Answered by [`Reply::Done`](super::Reply::Done) when it is in
     /// force; [`Kind::Configuration`] if it was refused.
     Reload {},
+    /// Block scans. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if they are
+    /// blocked already.
+    Enforce {
+        /// Seconds after which it observes again unless that is confirmed, by another request
+        /// without a time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u64>,
+    },
+    /// Block nothing. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if nothing is
+    /// blocked already.
+    Observe {},
+    /// Watch nothing; blocks stay. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`]
+    /// if nothing is watched already.
+    Off {
+        /// Seconds after which it is on again by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<u64>,
+    },
+    /// Watch again. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if it is on.
+    On {},
     /// List past blocks. Answered by [`Reply::History`](super::Reply::History).
     History {
         /// Oldest time.

@@ -2,11 +2,25 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::stamp::Stamp;
+
 /// The daemon's status.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Status {
     /// `enforce` or `observe`.
     pub mode: String,
+    /// The mode of the configuration, which is in force again after the next start.
+    #[serde(default)]
+    pub configured_mode: String,
+    /// When it observes again unless enforcing is confirmed; null: needs no confirmation.
+    #[serde(default)]
+    pub confirm_by: Option<Stamp>,
+    /// `on`, `off` or `paused`.
+    #[serde(default)]
+    pub detection: String,
+    /// When a pause ends; null: there is none.
+    #[serde(default)]
+    pub on_at: Option<Stamp>,
     /// `nflog` or `nfqueue`.
     pub capture: String,
     /// The group of the capture.

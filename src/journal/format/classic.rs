@@ -67,6 +67,18 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
         Notice::Reloaded => {
             vec!["adminalert: PortSentry has reloaded its configuration.".to_owned()]
         }
+        Notice::Switched { mode, detection, confirm_within, on_within, why } => {
+            let unless = confirm_within
+                .map(|time| format!(", and observe again in {} unless confirmed", duration(time)));
+            let time = on_within.map(|time| format!(" for {}", duration(time)));
+            let why = why.as_ref().map(|why| format!("; {why}"));
+            vec![format!(
+                "adminalert: Switched: mode {mode}{}; detection {detection}{}{}.",
+                unless.unwrap_or_default(),
+                time.unwrap_or_default(),
+                why.unwrap_or_default()
+            )]
+        }
         Notice::ReloadRefused { findings } => {
             let first =
                 "adminalert: ERROR: the new configuration was refused, the old one stays in force:";

@@ -43,6 +43,16 @@ pub(super) fn facts(event: &Event) -> Vec<Fact> {
             vec![kind("stopping"), ("blocks_left", (*blocks_left).into())]
         }
         Notice::Reloaded => vec![kind("reloaded")],
+        Notice::Switched { mode, detection, confirm_within, on_within, why } => {
+            vec![
+                kind("switched"),
+                ("mode", (*mode).into()),
+                ("detection", (*detection).into()),
+                ("confirm_within", confirm_within.map(|time| time.as_secs()).into()),
+                ("on_within", on_within.map(|time| time.as_secs()).into()),
+                ("why", why.as_deref().map(short).into()),
+            ]
+        }
         Notice::ReloadRefused { findings } => {
             vec![kind("reload-refused"), ("findings", short(findings).into())]
         }
@@ -285,6 +295,7 @@ unblocked: address name ending
 exempted: address name network
 unblock-failed: address name error
 reloaded:
+switched: mode detection confirm_within on_within why
 reload-refused: findings
 lost: packets total
 shed: packets total

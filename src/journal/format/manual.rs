@@ -121,9 +121,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Engine(Report::Slowed { .. }) => 26,
         Notice::Engine(Report::Released { .. }) => 27,
         Notice::Engine(Report::Continues { .. }) => 28,
+        Notice::Switched { .. } => 29,
     }
 }
-const PLACES: usize = 29;
+const PLACES: usize = 30;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

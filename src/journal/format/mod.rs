@@ -147,6 +147,7 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Active
         | Notice::Stopping { .. }
         | Notice::Reloaded
+        | Notice::Switched { .. }
         | Notice::Status(_)
         | Notice::Adopted { .. }
         | Notice::Restored { .. } => Level::Info,
@@ -356,6 +357,20 @@ pub(crate) mod samples {
             }),
             Notice::Engine(Report::UnblockFailed { source: host, error: "busy".into() }),
             Notice::Reloaded,
+            Notice::Switched {
+                mode: "enforce",
+                detection: "paused",
+                confirm_within: Some(Duration::from_secs(300)),
+                on_within: Some(Duration::from_secs(60)),
+                why: None,
+            },
+            Notice::Switched {
+                mode: "observe",
+                detection: "on",
+                confirm_within: None,
+                on_within: None,
+                why: Some("enforcing was not confirmed in time".into()),
+            },
             Notice::ReloadRefused { findings: "a.yaml:1:2: no\n  remedy: yes".into() },
             Notice::Lost { packets: 3, total: 7 },
             Notice::Shed { packets: 5, total: 9 },

@@ -69,6 +69,8 @@ event=unblocked address=10.77.1.1 ending=expired
 event=exempted address=10.77.1.1 network=10.0.0.0/8
 event=unblock-failed address=10.77.1.1 error=busy
 event=reloaded
+event=switched mode=enforce detection=paused confirm_within=300 on_within=60
+event=switched mode=observe detection=on why=\"enforcing was not confirmed in time\"
 event=reload-refused findings=\"a.yaml:1:2: no\\n  remedy: yes\"
 event=lost packets=3 total=7
 event=shed packets=5 total=9

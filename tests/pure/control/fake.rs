@@ -117,6 +117,10 @@ impl Handler for FakeHandler {
                 tracked: Some(Tracked { connections: 812, most: 262_144 }),
                 responses: Responses { commands: 3, failed: 1, dropped: 2 },
                 mode: "enforce".into(),
+                configured_mode: "enforce".into(),
+                confirm_by: None,
+                detection: "on".into(),
+                on_at: None,
                 capture: "nflog".into(),
                 slowed: 2,
                 group: 77,
@@ -291,6 +295,10 @@ impl Handler for FakeHandler {
                 Reply::Rules { text: "table inet portsentry {\n\tchain gate {\n\t}\n}\n".into() }
                     .into()
             }
+            Request::Enforce { .. }
+            | Request::Observe {}
+            | Request::Off { .. }
+            | Request::On {} => Reply::Done { message: "switched".into() }.into(),
             Request::Reload {} => Refusal::new(
                 Kind::Configuration,
                 "a.yaml:1:1: error: no such key\n  ports: 1\n  ^",

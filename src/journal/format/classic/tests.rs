@@ -36,6 +36,8 @@ INFO adminalert: Host 10.77.1.1 is no longer blocked: its time is up.
 INFO adminalert: Host 10.77.1.1 is exempt from the block of 10.0.0.0/8.
 ERROR adminalert: ERROR: Could not unblock host 10.77.1.1: busy
 INFO adminalert: PortSentry has reloaded its configuration.
+INFO adminalert: Switched: mode enforce, and observe again in 5m unless confirmed; detection paused for 1m.
+INFO adminalert: Switched: mode observe; detection on; enforcing was not confirmed in time.
 ERROR adminalert: ERROR: the new configuration was refused, the old one stays in force:
 ERROR adminalert: ERROR: a.yaml:1:2: no
 ERROR adminalert: ERROR:   remedy: yes
