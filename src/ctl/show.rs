@@ -277,8 +277,10 @@ fn block_details(out: &mut dyn Write, block: &BlockRow, zone: &Zone) -> io::Resu
     pair(out, "reason", &block.reason)?;
     pair(out, "since", &zone.stamp(block.since))?;
     let end = ends_in(block.expires_in);
-    let at = block.until.map(|until| format!("{end}, at {}", zone.stamp(Some(until))));
-    pair(out, "ends in", &at.unwrap_or(end))?;
+    match block.until {
+        Some(_) => pair(out, "ends in", &format!("{end}, at {}", zone.stamp(block.until)))?,
+        None => pair(out, "ends", &format!("{end}, until it is unblocked"))?,
+    }
     if let Some(packets) = block.packets {
         pair(out, "dropped", &count(packets, "packet"))?;
     }
@@ -375,6 +377,9 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         }
         None => writeln!(out, "{} is not blocked.", shown.address)?,
     }
+    if shown.observed {
+        pair(out, "mode", "observe: nothing is dropped")?;
+    }
     exemptions(out, shown.exempt_from.as_ref(), shown.allowed.as_ref(), zone)?;
     if shown.touched > 0 || !shown.ports.is_empty() {
         let total = shown.touched.max(u64::try_from(shown.ports.len()).unwrap_or(u64::MAX));
@@ -384,7 +389,15 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
             &format!("{}: {}", count(total, "port"), shortened(&shown.ports.join(", "))),
         )?;
         pair(out, "scans", &shown.scans.join(", "))?;
-        pair(out, "proven", if shown.proven { "yes" } else { "no, its address may be forged" })?;
+        // Of a block by order, whether the address may be forged says nothing.
+        let is_manual = |block: &BlockRow| matches!(block.cause, Cause::Order | Cause::Foreign);
+        if !shown.block.as_ref().is_some_and(is_manual) {
+            pair(
+                out,
+                "proven",
+                if shown.proven { "yes" } else { "no, its address may be forged" },
+            )?;
+        }
         pair(out, "first seen", &zone.stamp(shown.first_seen))?;
         pair(out, "last seen", &zone.stamp(shown.last_seen))?;
     }

@@ -231,6 +231,7 @@ impl RequestHandler {
         };
         let found = self.look_up(address)?;
         let Found { account, blocks_before, allowed, block, exempt_from, proof } = found;
+        let observed = self.config().mode == Mode::Observe;
         let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
         if !is_known && block.is_none() && exempt_from.is_none() {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
@@ -239,6 +240,7 @@ impl RequestHandler {
         let scans: BTreeSet<_> = ports.iter().map(|touch| touch.scan).collect();
         Ok(Shown {
             address: target,
+            observed,
             exempt_from,
             allowed,
             touched: ports.len() as u64,
@@ -264,7 +266,9 @@ impl RequestHandler {
             entry.map(|entry| self.allow_row(entry))
         };
         // The rules accept a never-blocked address before they look for a block around it.
-        let (block, exempt_from) = if allowed.is_some() {
+        let is_observed = self.config().mode == Mode::Observe;
+        let (block, exempt_from) = if allowed.is_some() || is_observed {
+            // In observe mode elements of earlier blocks drop nothing.
             (None, None)
         } else {
             self.block_over(Target::Address(address))?
@@ -285,8 +289,6 @@ impl RequestHandler {
         let Found { account, allowed, block, exempt_from, .. } = self.look_up(address)?;
         let config = self.config();
         let is_observed = config.mode == Mode::Observe;
-        // Elements of earlier blocks drop nothing in observe mode.
-        let block = block.filter(|_| !is_observed);
         let standing = match &block {
             _ if allowed.is_some() => Standing::Allowed,
             Some(row) if row.state == State::Slowed => Standing::Slowed,
@@ -353,7 +355,7 @@ impl RequestHandler {
             return Err(Refusal::new(
                 Kind::No,
                 "in observe mode nothing is blocked",
-                "set mode: enforce and reload",
+                "\"portsentryctl enforce\" blocks scans, and lets you block",
             ));
         }
         let source = target.source(config.block.ipv6.first);

@@ -79,7 +79,7 @@ impl Sources {
         warnings.extend(reflex.as_ref().into_iter().flat_map(reflex_warnings));
         if config.mode == Mode::Observe && figures.engine.blocked > 0 {
             warnings.push(format!(
-                "observe mode: {} blocks from before drop nothing until mode is enforce again",
+                "observe mode: {} blocks from before drop nothing, and are listed nowhere, until the mode is enforce again",
                 figures.engine.blocked
             ));
         }
@@ -256,12 +256,14 @@ pub(super) fn line(packets: &Link<Command>, view: &SharedView) -> String {
     let Ok(figures) = packets.ask(Command::Status) else {
         return "the packet thread does not answer".to_owned();
     };
-    let mode = view.lock().config.mode.word();
+    let mode = view.lock().config.mode;
+    let blocked = if mode == Mode::Observe { 0 } else { figures.engine.blocked };
+    let mode = mode.word();
     format!(
         "mode {mode}, {} probes, {} sources, {} blocked, {} slowed, {} packets lost, {} logged packets were no probes, {} unreadable",
         figures.engine.probes,
         figures.engine.sources,
-        figures.engine.blocked,
+        blocked,
         figures.engine.slowed,
         figures.capture.lost,
         figures.taken.no_probe,

@@ -37,6 +37,7 @@ mod innocents;
 mod kernels;
 mod late_services;
 mod observe;
+mod one_truth;
 mod overlap;
 mod predecessor;
 mod promise;

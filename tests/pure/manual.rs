@@ -751,6 +751,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     };
     let known = Shown {
         address,
+        observed: false,
         block: None,
         exempt_from: None,
         allowed: None,

@@ -188,6 +188,9 @@ impl From<history::Entry> for HistoryRow {
 pub struct Shown {
     /// The requested address.
     pub address: Target,
+    /// Whether the daemon only observes: nothing is dropped then.
+    #[serde(default)]
+    pub observed: bool,
     /// The block that covers it, or how it is slowed.
     pub block: Option<BlockRow>,
     /// The blocked network that it is exempt from, if nothing else blocks it.

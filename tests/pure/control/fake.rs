@@ -215,6 +215,7 @@ impl Handler for FakeHandler {
             {
                 Some(block) => Reply::Shown(Box::new(Shown {
                     address,
+                    observed: false,
                     block: Some(block),
                     exempt_from: None,
                     allowed: None,
