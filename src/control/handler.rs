@@ -64,10 +64,19 @@ impl Cancelled {
     }
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user id.
+    pub uid: u32,
+    /// Its process; `None`: of another pid namespace.
+    pub pid: Option<u32>,
+}
+
 /// Answers requests on a worker thread; each worker has its own handler. The client's permission
 /// was checked before.
 pub trait Handler: Send {
     /// Answers a request. It may take long, but should stop soon after `cancelled`, with any
     /// answer. Never gets [`Request::Watch`].
-    fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer;
+    fn handle(&mut self, request: Request, caller: Caller, cancelled: &Cancelled) -> Answer;
 }

@@ -20,7 +20,7 @@ pub(crate) mod server;
 mod stream;
 pub(crate) mod workers;
 
-pub use handler::{Answer, Cancelled, Handler};
+pub use handler::{Answer, Caller, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
     AllowRow, BlockRow, Cause, Causes, Decoys, HistoryRow, Intake, Kind, Observed, Outcome,

@@ -13,6 +13,7 @@ use std::{io, thread};
 use rustix::event::{PollFd, PollFlags};
 
 use super::connection::{Connection, State};
+use super::handler::Caller;
 use super::listen::Listener;
 use super::protocol::{Kind, Refusal, Reply, Request, event_line};
 use super::workers::{NewHandler, Piece, Workers};
@@ -329,18 +330,19 @@ impl Service {
     ) -> Result<(), Refusal> {
         let uid = client.peer.uid;
         let request = Request::parse(line)?;
-        if request.changes() {
-            if uid != 0 {
-                return Err(Refusal::new(
-                    Kind::NotPermitted,
-                    "only root may change anything",
-                    "run portsentryctl as root, for example with sudo",
-                ));
-            }
-            log::info!("control: user {uid} asks: {}", String::from_utf8_lossy(line));
+        if request.changes() && uid != 0 {
+            let process = client.peer.pid.map(|pid| format!(" (process {pid})"));
+            let process = process.unwrap_or_default();
+            log::warn!("control: user {uid}{process} may not change anything: {request}");
+            return Err(Refusal::new(
+                Kind::NotPermitted,
+                "only root may change anything",
+                "run portsentryctl as root, for example with sudo",
+            ));
         }
         if request != (Request::Watch {}) {
-            let handle = self.workers.ask(client.id, uid, request);
+            let caller = Caller { uid, pid: client.peer.pid };
+            let handle = self.workers.ask(client.id, caller, request);
             let full = "too many requests wait already";
             client.wait_for(
                 handle

@@ -14,7 +14,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
 
-use super::handler::{Cancelled, Handler, Replies};
+use super::handler::{Caller, Cancelled, Handler, Replies};
 use super::protocol::Request;
 use super::stream::next_piece;
 use crate::sys::wake::Waker;
@@ -44,7 +44,7 @@ struct Task {
 }
 
 enum Work {
-    Request(Request),
+    Request(Request, Caller),
     Rest(Rest),
 }
 
@@ -155,7 +155,7 @@ impl Lane {
         }
         match task.work {
             Work::Rest(_) => state.pieces.push_back(task),
-            Work::Request(_) => match state.users.iter_mut().find(|(uid, _)| *uid == task.uid) {
+            Work::Request(..) => match state.users.iter_mut().find(|(uid, _)| *uid == task.uid) {
                 Some((_, tasks)) => tasks.push_back(task),
                 None => state.users.push_back((task.uid, VecDeque::from([task]))),
             },
@@ -219,13 +219,13 @@ impl Lane {
     ) {
         while let Some((task, place)) = self.next(pieces_first) {
             let Task { client, cancelled, work, .. } = task;
-            let is_first = matches!(work, Work::Request(_));
+            let is_first = matches!(work, Work::Request(..));
             let (mut replies, place) = match (work, place) {
-                (Work::Request(request), Some(place)) => {
-                    (handler.handle(request, &cancelled).0, place)
+                (Work::Request(request, caller), Some(place)) => {
+                    (handler.handle(request, caller, &cancelled).0, place)
                 }
                 (Work::Rest(Rest { replies, place }), _) => (replies, place),
-                (Work::Request(_), None) => continue,
+                (Work::Request(..), None) => continue,
             };
             if cancelled.is_cancelled() {
                 continue;
@@ -290,13 +290,13 @@ impl Workers {
     }
 
     /// Queues a request; `None` if there is no room.
-    pub(super) fn ask(&self, client: u64, uid: u32, request: Request) -> Option<Handle> {
-        let lane = match (request.changes(), uid) {
+    pub(super) fn ask(&self, client: u64, caller: Caller, request: Request) -> Option<Handle> {
+        let lane = match (request.changes(), caller.uid) {
             (true, _) => &self.changes,
             (false, 0) => &self.root,
             (false, _) => &self.others,
         };
-        Self::submit(lane, client, uid, Work::Request(request))
+        Self::submit(lane, client, caller.uid, Work::Request(request, caller))
     }
 
     /// Queues the next piece of an answer.

@@ -70,15 +70,21 @@ pub enum Command {
         /// The reason, shown in lists and in the log.
         #[arg(long, value_name = "TEXT", default_value = "", value_parser = parse_reason, hide_default_value = true)]
         reason: String,
+        /// Even if that may cut off an administrator's session, or this one.
+        #[arg(long)]
+        force: bool,
     },
     /// Unblock an address or a network, or everything.
     Unblock {
         /// The address or network.
         #[arg(value_name = "ADDR|NET", required_unless_present = "all", conflicts_with = "all")]
         address: Option<Target>,
-        /// Unblock everything.
+        /// Unblock everything; asks first on a terminal.
         #[arg(long)]
         all: bool,
+        /// Do not ask.
+        #[arg(long, requires = "all")]
+        yes: bool,
     },
     /// List or change the addresses and networks that are never blocked.
     Allow {

@@ -5,6 +5,7 @@ use std::io;
 
 use super::status;
 use crate::control::client::ClientError;
+use crate::control::protocol::Target;
 use crate::journal::format::{printable, printable_lines};
 
 /// Why a subcommand failed.
@@ -16,6 +17,10 @@ pub(super) enum Failure {
     Output(io::Error),
     /// The daemon's answer does not fit the request.
     Answer,
+    /// The block would end the session that it is typed in.
+    OwnSession(Target),
+    /// The administrator did not want it after all.
+    NotConfirmed,
     /// The configuration is wrong; the findings.
     Configuration(String),
     /// A file cannot be written; exit status, message, remedy.
@@ -39,6 +44,7 @@ impl Failure {
         match self {
             Self::Client(error) => error.exit_status(),
             Self::Output(_) | Self::Answer => status::SOFTWARE,
+            Self::OwnSession(_) | Self::NotConfirmed => status::NO,
             Self::Configuration(_) => status::CONFIGURATION,
             Self::File(status, ..) => *status,
         }
@@ -57,6 +63,8 @@ impl Failure {
             }
             Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
             Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
+            Self::OwnSession(target) => format!("portsentryctl: {target} is not blocked: it is the other end of this SSH session\n  --force blocks it all the same\n"),
+            Self::NotConfirmed => "portsentryctl: nothing was changed\n".to_owned(),
             Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
             Self::File(_, message, remedy) => format!("portsentryctl: {}\n  {}\n", printable(message), printable(remedy)),
         }

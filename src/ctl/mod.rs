@@ -8,6 +8,7 @@ mod failure;
 mod import;
 mod observed;
 mod run;
+mod session;
 mod show;
 mod table;
 
@@ -24,6 +25,8 @@ pub use show::Zone;
 mod status {
     /// Done.
     pub(super) const DONE: u8 = 0;
+    /// No.
+    pub(super) const NO: u8 = 1;
     /// The command line is wrong (EX_USAGE).
     pub(super) const USAGE: u8 = 64;
     /// An internal failure (EX_SOFTWARE).

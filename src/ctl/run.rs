@@ -1,6 +1,6 @@
 //! The subcommands: each sends a request and prints the answer.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,11 +9,14 @@ use serde_json::json;
 use super::args::{AllowCommand, Arguments, Command, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
-use super::{check, import, observed, show, status};
+use super::{check, import, observed, session, show, status};
 use crate::control::client::{ANSWER_TIMEOUT, Client};
 use crate::control::protocol::{PortName, Reply, Request, Stamp};
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
+
+/// Bytes read of an answer on the terminal.
+const ANSWER_BYTES_MAX: u64 = 100;
 
 /// Runs the subcommand; returns the exit status.
 pub(super) fn run(
@@ -42,13 +45,24 @@ pub(super) fn run(
             address: *address,
             ports: ports.iter().copied().map(PortName).collect(),
         },
-        Command::Block { address, time, reason } => Request::Block {
+        Command::Block { address, force: false, .. }
+            if session::peer().is_some_and(|peer| address.network().contains(&peer)) =>
+        {
+            return Err(Failure::OwnSession(*address));
+        }
+        Command::Block { address, time, reason, force } => Request::Block {
             address: *address,
             seconds: time.as_ref().map(Duration::as_secs),
             reason: reason.clone(),
+            force: *force,
         },
         Command::Unblock { address: Some(address), .. } => Request::Unblock { address: *address },
-        Command::Unblock { address: None, .. } => Request::UnblockAll {},
+        Command::Unblock { address: None, yes, .. } => {
+            if !*yes && !confirmed(arguments, err)? {
+                return Err(Failure::NotConfirmed);
+            }
+            Request::UnblockAll {}
+        }
         Command::Allow { command: AllowCommand::List } => Request::AllowList {},
         Command::Allow { command: AllowCommand::Add { address } } => {
             Request::AllowAdd { address: *address }
@@ -106,6 +120,24 @@ pub(super) fn run(
         _ => return Err(Failure::Answer),
     }
     Ok(status::DONE)
+}
+
+/// Asks whether everything is to be unblocked, where a person can answer.
+fn confirmed(arguments: &Arguments, err: &mut dyn Write) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    let mut client = Client::connect(&arguments.socket)?;
+    let Reply::Status(status) = client.ask(&Request::Status {})? else {
+        return Err(Failure::Answer);
+    };
+    let blocks = show::count(status.blocked, "block");
+    let slowed = show::count(status.slowed, "slowed source");
+    write!(err, "End {blocks} and release {slowed}? [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Prints an answer: its JSON document, or what `show` makes of it.

@@ -21,15 +21,16 @@ use super::tested::tested;
 use super::view::SharedView;
 use crate::config::{Config, DEFAULT_PATH, Keyword, Mode};
 use crate::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Handler, HistoryRow, Kind, Observed,
-    PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status, Target,
-    Tested, WouldBeRow,
+    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow, Kind,
+    Observed, PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status,
+    Target, Tested, WouldBeRow,
 };
 use crate::enforce::{BlockError, Place, Placement, UnblockedAll, view};
 use crate::engine::{AccountView, ObservedView, Source, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::format::duration;
-use crate::journal::history;
+use crate::journal::{Notice, history};
+use crate::netlink::sock_diag::SockDiag;
 use crate::nft::text::Form;
 use crate::nft::{Connection, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
 use crate::packet::command::{Command, Known};
@@ -37,6 +38,7 @@ use crate::probe::{Port, ScanKind};
 use crate::ruleset::SCHEMA;
 use crate::store::clock;
 use crate::sys::mailbox::Link;
+use crate::sys::users;
 
 /// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a
 /// bound.
@@ -72,13 +74,63 @@ pub(super) struct RequestHandler {
 }
 
 impl Handler for RequestHandler {
-    fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
-        self.try_handle(request, cancelled).unwrap_or_else(Answer::from)
+    fn handle(&mut self, request: Request, caller: Caller, cancelled: &Cancelled) -> Answer {
+        if request.changes() {
+            let command = request.to_string();
+            let result = self.change(request);
+            self.audit(caller, command, &result);
+            result.map(done)
+        } else {
+            self.read(request, cancelled)
+        }
+        .unwrap_or_else(Answer::from)
     }
 }
 
 impl RequestHandler {
-    fn try_handle(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
+    /// Changes something: what was done, for people.
+    fn change(&mut self, request: Request) -> Result<String, Refusal> {
+        match request {
+            Request::Block { address, seconds, reason, force } => {
+                self.block(address, seconds, reason, force)
+            }
+            Request::Unblock { address } => self.unblock(address),
+            Request::UnblockAll {} => self.unblock_all(),
+            Request::AllowAdd { address } => self.allow(address),
+            Request::AllowRemove { address } => self.disallow(address),
+            Request::Reload {} => self.reload(),
+            Request::Enforce { seconds } => self.switch(Switch::Enforce(time(seconds)?)),
+            Request::Observe {} => self.switch(Switch::Observe),
+            Request::Off { seconds } => self.switch(Switch::Off(time(seconds)?)),
+            Request::On {} => self.switch(Switch::On),
+            other => Err(defect(&other)),
+        }
+    }
+
+    /// Logs who changed what, or tried to.
+    fn audit(
+        &self,
+        Caller { uid, pid }: Caller,
+        command: String,
+        result: &Result<String, Refusal>,
+    ) {
+        let login = pid.and_then(users::login).filter(|login| *login != uid);
+        let notice = Notice::Control {
+            uid,
+            user: users::name(uid),
+            pid,
+            login: login.map(|login| users::name(login).unwrap_or_else(|| login.to_string())),
+            command,
+            is_done: result.is_ok(),
+            result: match result {
+                Ok(message) => message.clone(),
+                Err(refusal) => refusal.message.clone(),
+            },
+        };
+        self.status.journal.notify_surely(notice);
+    }
+
+    fn read(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
@@ -88,11 +140,6 @@ impl RequestHandler {
                 let ports: Vec<Port> = ports.into_iter().map(|PortName(port)| port).collect();
                 Reply::Tested(Box::new(self.test(address, &ports)?)).into()
             }
-            Request::Block { address, seconds, reason } => {
-                done(self.block(address, seconds, reason)?)
-            }
-            Request::Unblock { address } => done(self.unblock(address)?),
-            Request::UnblockAll {} => done(self.unblock_all()?),
             Request::AllowList {} => {
                 let protected = Arc::clone(&self.view.lock().protected);
                 Reply::Allowed {
@@ -100,24 +147,12 @@ impl RequestHandler {
                 }
                 .into()
             }
-            Request::AllowAdd { address } => done(self.allow(address)?),
-            Request::AllowRemove { address } => done(self.disallow(address)?),
             Request::Rules {} => {
                 let ruleset = Arc::clone(&self.view.lock().ruleset);
                 Reply::Rules { text: ruleset.render(SCHEMA.table, Form::Table) }.into()
             }
-            Request::Reload {} => done(self.reload()?),
-            Request::Enforce { seconds } => done(self.switch(Switch::Enforce(time(seconds)?))?),
-            Request::Observe {} => done(self.switch(Switch::Observe)?),
-            Request::Off { seconds } => done(self.switch(Switch::Off(time(seconds)?))?),
-            Request::On {} => done(self.switch(Switch::On)?),
             Request::History { since, source } => self.history(since, source, cancelled)?,
-            Request::Watch {} => Refusal::new(
-                Kind::Failed,
-                "watching is the server's work",
-                "this is a defect; please report it",
-            )
-            .into(),
+            other => return Err(defect(&other)),
         })
     }
 
@@ -349,6 +384,7 @@ impl RequestHandler {
         target: Target,
         seconds: Option<u64>,
         text: String,
+        force: bool,
     ) -> Result<String, Refusal> {
         let config = self.config();
         if config.mode == Mode::Observe {
@@ -360,6 +396,9 @@ impl RequestHandler {
         }
         let source = target.source(config.block.ipv6.first);
         self.refuse_protected(source)?;
+        if !force {
+            refuse_sessions(&config, source)?;
+        }
         let days = seconds.unwrap_or(0).div_ceil(SECONDS_PER_DAY);
         if days > TIMEOUT_DAYS_MAX {
             return Err(Refusal::new(
@@ -401,6 +440,15 @@ impl RequestHandler {
         else {
             return Ok(());
         };
+        if *because == ProtectionReason::OwnAddress && *protected == network {
+            return Err(Refusal::new(
+                Kind::No,
+                format!(
+                    "{source} is an address of this host: a block of it would be of no use, and is never made"
+                ),
+                "block the address of the other side; \"portsentryctl list\" and \"history\" have those of scanners",
+            ));
+        }
         let mut message = format!("{} is never blocked ({because})", Source::from(*protected));
         if *protected != network {
             message.insert_str(0, &format!("{source} is not blocked: "));
@@ -613,6 +661,36 @@ impl RequestHandler {
             })?;
         Ok(Answer::history(entries.into_iter().map(HistoryRow::from)))
     }
+}
+
+/// Refuses to cut off an administrator who is connected. One who logged in is never blocked; a
+/// connection whose login is not known counts too, and `never_block.ssh_peers` may be off.
+fn refuse_sessions(config: &Config, source: Source) -> Result<(), Refusal> {
+    let found = SockDiag::open()
+        .and_then(|mut sockets| sockets.established(&config.never_block.admin_ports));
+    let connections = found.unwrap_or_else(|error| {
+        log::warn!("administrators' connections are not known: {}", error_chain(&error));
+        Vec::new()
+    });
+    let network = source.network();
+    match connections.iter().find(|found| network.contains(&found.peer.ip())) {
+        None => Ok(()),
+        Some(found) => Err(Refusal::new(
+            Kind::No,
+            format!(
+                "{source} is not blocked: {} has a connection to port {}, which may be an administrator's",
+                found.peer.ip(),
+                found.local.port()
+            ),
+            "--force blocks it all the same",
+        )),
+    }
+}
+
+/// A request that another part of the daemon answers.
+fn defect(request: &Request) -> Refusal {
+    let message = format!("{request} is not answered here");
+    Refusal::new(Kind::Failed, message, "this is a defect; please report it")
 }
 
 fn causes(rows: &[BlockRow]) -> Causes {

@@ -63,6 +63,23 @@ pub enum Notice {
         /// Why, if by itself.
         why: Option<String>,
     },
+    /// An administrator's command that changes something was carried out or refused.
+    Control {
+        /// The user id of the client.
+        uid: u32,
+        /// Its name.
+        user: Option<String>,
+        /// Its process.
+        pid: Option<u32>,
+        /// The user who logged in, if another one: the name or the id.
+        login: Option<String>,
+        /// The command as it is typed.
+        command: String,
+        /// It was carried out.
+        is_done: bool,
+        /// What was done, or why not; may have several lines.
+        result: String,
+    },
     /// A new configuration was refused.
     ReloadRefused {
         /// The findings, a line each.

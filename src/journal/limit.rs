@@ -87,6 +87,8 @@ impl Class {
             | Notice::Stopping { .. }
             | Notice::Reloaded
             | Notice::Switched { .. }
+            // Only root's commands change anything.
+            | Notice::Control { .. }
             | Notice::ReloadRefused { .. }
             | Notice::NeverBlock { .. }
             | Notice::ForeignChange { .. }

@@ -315,6 +315,14 @@ impl JournalHandle {
             self.sender.try_send(Item::Name(address, name.as_deref().and_then(HostName::checked)));
     }
 
+    /// Queues an event that must not be missing, as an administrator's command. Waits for room in
+    /// the queue.
+    pub fn notify_surely(&self, notice: Notice) {
+        let event = Event { at: Timestamp::now(), notice, name: None };
+        // An error means that the journal has ended.
+        let _ = self.sender.send(Item::Event(Box::new(event)));
+    }
+
     /// Queues a `log` record of another module. Never waits.
     fn notify_message(&self, level: log::Level, module: &str, arguments: &std::fmt::Arguments<'_>) {
         let text = arguments.to_string();

@@ -17,4 +17,5 @@ pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod sqlite;
 pub(crate) mod transparent;
+pub(crate) mod users;
 pub(crate) mod wake;

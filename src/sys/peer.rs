@@ -24,6 +24,8 @@ const ENTRY_MAX: usize = 1 << 20;
 /// The credentials of the peer when it connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
+    /// Its process; `None`: of another pid namespace.
+    pub pid: Option<u32>,
     /// Effective user id.
     pub uid: u32,
     /// Effective group id.
@@ -51,8 +53,8 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     // struct ucred: process id, user id, group id.
     let mut credentials = [0, u32::MAX, u32::MAX];
     get_option(socket, libc::SO_PEERCRED, &mut credentials).0?;
-    let [_pid, uid, gid] = credentials;
-    Ok(Peer { uid, gid, groups: groups(socket)? })
+    let [pid, uid, gid] = credentials;
+    Ok(Peer { pid: (pid != 0).then_some(pid), uid, gid, groups: groups(socket)? })
 }
 
 /// SO_PEERGROUPS (Linux 4.13): the supplementary groups of the peer.

@@ -18,6 +18,7 @@
 mod support;
 
 mod administrators;
+mod audit;
 mod benign;
 mod capture;
 mod command_line;

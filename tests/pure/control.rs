@@ -196,7 +196,12 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
     for (line, request, code) in [
         (
             "block 192.0.2.9",
-            Request::Block { address: target("192.0.2.9"), seconds: None, reason: String::new() },
+            Request::Block {
+                address: target("192.0.2.9"),
+                seconds: None,
+                reason: String::new(),
+                force: false,
+            },
             0,
         ),
         (
@@ -205,6 +210,7 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
                 address: target("192.0.2.0/24"),
                 seconds: Some(7200),
                 reason: "x".into(),
+                force: false,
             },
             0,
         ),
@@ -214,6 +220,7 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
                 address: target("192.0.2.9"),
                 seconds: Some(0),
                 reason: String::new(),
+                force: false,
             },
             0,
         ),

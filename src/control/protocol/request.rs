@@ -1,7 +1,10 @@
 //! Requests of clients. The server checks the client's permission.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,6 +59,9 @@ pub enum Request {
         /// The administrator's reason, or empty.
         #[serde(default)]
         reason: String,
+        /// Even if an administrator may be cut off.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged
     /// it; [`Kind::No`] when it is not blocked.
@@ -117,6 +123,49 @@ pub enum Request {
     /// Send events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then
     /// endless [`Reply::Event`](super::Reply::Event)s, by the server itself.
     Watch {},
+}
+
+/// As it is typed.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |seconds: u64| format_duration(Duration::from_secs(seconds)).to_string();
+        match self {
+            Self::Status {} => f.write_str("status"),
+            Self::List {} => f.write_str("list"),
+            Self::Observed {} => f.write_str("observe report"),
+            Self::Show { address } => write!(f, "show {address}"),
+            Self::Test { address, .. } => write!(f, "test {address}"),
+            Self::Block { address, seconds, reason, force } => {
+                write!(f, "block {address}")?;
+                match seconds {
+                    Some(0) => f.write_str(" --for 0")?,
+                    Some(seconds) => write!(f, " --for {:?}", time(*seconds))?,
+                    None => {}
+                }
+                if !reason.is_empty() {
+                    write!(f, " --reason {reason:?}")?;
+                }
+                f.write_str(if *force { " --force" } else { "" })
+            }
+            Self::Unblock { address } => write!(f, "unblock {address}"),
+            Self::UnblockAll {} => f.write_str("unblock --all"),
+            Self::AllowList {} => f.write_str("allow list"),
+            Self::AllowAdd { address } => write!(f, "allow add {address}"),
+            Self::AllowRemove { address } => write!(f, "allow remove {address}"),
+            Self::Rules {} => f.write_str("rules"),
+            Self::Reload {} => f.write_str("reload"),
+            Self::Enforce { seconds: None } => f.write_str("enforce"),
+            Self::Enforce { seconds: Some(seconds) } => {
+                write!(f, "enforce --confirm {:?}", time(*seconds))
+            }
+            Self::Observe {} => f.write_str("observe"),
+            Self::Off { seconds: None } => f.write_str("off"),
+            Self::Off { seconds: Some(seconds) } => write!(f, "pause {:?}", time(*seconds)),
+            Self::On {} => f.write_str("on"),
+            Self::History { .. } => f.write_str("history"),
+            Self::Watch {} => f.write_str("watch"),
+        }
+    }
 }
 
 impl Request {

@@ -16,8 +16,9 @@ fn every_request_survives_the_line() {
             address: "10.0.0.5/24".parse().unwrap(),
             seconds: Some(60),
             reason: "ä".into(),
+            force: false,
         },
-        Request::Block { address, seconds: None, reason: String::new() },
+        Request::Block { address, seconds: None, reason: String::new(), force: false },
         Request::Unblock { address },
         Request::UnblockAll {},
         Request::AllowList {},
@@ -43,6 +44,7 @@ fn a_block_request_has_this_line() {
         address: "10.0.0.5/24".parse().unwrap(),
         seconds: Some(60),
         reason: "x".into(),
+        force: false,
     };
     assert_eq!(
         line(&request).unwrap(),

@@ -79,6 +79,15 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
                 why.unwrap_or_default()
             )]
         }
+        Notice::Control { command, is_done, result, .. } => {
+            let word = if *is_done { "done" } else { "refused" };
+            let who = who(&event.notice);
+            let result = result.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+            vec![format!(
+                "adminalert: Command of {who}: {}: {word}: {result}",
+                start(command, COMMAND_MAX)
+            )]
+        }
         Notice::ReloadRefused { findings } => {
             let first =
                 "adminalert: ERROR: the new configuration was refused, the old one stays in force:";
@@ -116,6 +125,15 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
         )],
     };
     texts.into_iter().map(|text| Line::classic(level, text)).collect()
+}
+
+/// `root (uid 0, process 123, login ada)`.
+fn who(notice: &Notice) -> String {
+    let Notice::Control { uid, user, pid, login, .. } = notice else { return String::new() };
+    let name = user.as_deref().unwrap_or("user");
+    let process = pid.map(|pid| format!(", process {pid}")).unwrap_or_default();
+    let login = login.as_ref().map(|login| format!(", login {login}")).unwrap_or_default();
+    format!("{name} (uid {uid}{process}{login})")
 }
 
 fn respond(response: &Response) -> String {

@@ -53,6 +53,18 @@ pub(super) fn facts(event: &Event) -> Vec<Fact> {
                 ("why", why.as_deref().map(short).into()),
             ]
         }
+        Notice::Control { uid, user, pid, login, command, is_done, result } => {
+            vec![
+                kind("control"),
+                ("uid", (*uid).into()),
+                ("user", user.as_deref().map(|user| start(user, 100)).into()),
+                ("pid", (*pid).into()),
+                ("login", login.as_deref().map(|login| start(login, 100)).into()),
+                ("command", start(command, 1000).into()),
+                ("done", (*is_done).into()),
+                ("result", start(result, 2000).into()),
+            ]
+        }
         Notice::ReloadRefused { findings } => {
             vec![kind("reload-refused"), ("findings", short(findings).into())]
         }
@@ -296,6 +308,7 @@ exempted: address name network
 unblock-failed: address name error
 reloaded:
 switched: mode detection confirm_within on_within why
+control: uid user pid login command done result
 reload-refused: findings
 lost: packets total
 shed: packets total

@@ -122,9 +122,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Engine(Report::Released { .. }) => 27,
         Notice::Engine(Report::Continues { .. }) => 28,
         Notice::Switched { .. } => 29,
+        Notice::Control { .. } => 30,
     }
 }
-const PLACES: usize = 30;
+const PLACES: usize = 31;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

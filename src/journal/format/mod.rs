@@ -148,6 +148,7 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Stopping { .. }
         | Notice::Reloaded
         | Notice::Switched { .. }
+        | Notice::Control { .. }
         | Notice::Status(_)
         | Notice::Adopted { .. }
         | Notice::Restored { .. } => Level::Info,
@@ -370,6 +371,15 @@ pub(crate) mod samples {
                 confirm_within: None,
                 on_within: None,
                 why: Some("enforcing was not confirmed in time".into()),
+            },
+            Notice::Control {
+                uid: 0,
+                user: Some("root".into()),
+                pid: Some(12),
+                login: Some("ada".into()),
+                command: "block 10.77.1.1 --for 0".into(),
+                is_done: true,
+                result: "10.77.1.1 is blocked\nuntil \x1b[2J".into(),
             },
             Notice::ReloadRefused { findings: "a.yaml:1:2: no\n  remedy: yes".into() },
             Notice::Lost { packets: 3, total: 7 },

@@ -71,6 +71,7 @@ event=unblock-failed address=10.77.1.1 error=busy
 event=reloaded
 event=switched mode=enforce detection=paused confirm_within=300 on_within=60
 event=switched mode=observe detection=on why=\"enforcing was not confirmed in time\"
+event=control uid=0 user=root pid=12 login=ada command=\"block 10.77.1.1 --for 0\" done=true result=\"10.77.1.1 is blocked\\nuntil \\u001b[2J\"
 event=reload-refused findings=\"a.yaml:1:2: no\\n  remedy: yes\"
 event=lost packets=3 total=7
 event=shed packets=5 total=9

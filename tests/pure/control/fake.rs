@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow, Intake,
-    Kind, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown, Stamp,
-    Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching, WouldBeRow,
-    listen,
+    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow,
+    Intake, Kind, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown,
+    Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching,
+    WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::history::State as Past;
@@ -108,7 +108,7 @@ impl FakeHandler {
 }
 
 impl Handler for FakeHandler {
-    fn handle(&mut self, request: Request, cancelled: &Cancelled) -> Answer {
+    fn handle(&mut self, request: Request, _: Caller, cancelled: &Cancelled) -> Answer {
         self.asked.lock().unwrap().push(request.clone());
         let no = |message: &str| Refusal::new(Kind::No, message, "");
         match request {
@@ -262,7 +262,7 @@ impl Handler for FakeHandler {
                 }))
                 .into()
             }
-            Request::Block { address, seconds, reason } => {
+            Request::Block { address, seconds, reason, .. } => {
                 Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }
                     .into()
             }

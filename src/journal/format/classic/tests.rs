@@ -38,6 +38,7 @@ ERROR adminalert: ERROR: Could not unblock host 10.77.1.1: busy
 INFO adminalert: PortSentry has reloaded its configuration.
 INFO adminalert: Switched: mode enforce, and observe again in 5m unless confirmed; detection paused for 1m.
 INFO adminalert: Switched: mode observe; detection on; enforcing was not confirmed in time.
+INFO adminalert: Command of root (uid 0, process 12, login ada): block 10.77.1.1 --for 0: done: 10.77.1.1 is blocked; until \\u{{1b}}[2J
 ERROR adminalert: ERROR: the new configuration was refused, the old one stays in force:
 ERROR adminalert: ERROR: a.yaml:1:2: no
 ERROR adminalert: ERROR:   remedy: yes
