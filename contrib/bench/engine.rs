@@ -1,4 +1,5 @@
-//! How fast the engine is, and what it remembers costs: `cargo bench --bench engine`.
+//! How fast the engine is, and what it remembers costs: `cargo bench --bench engine`; with a word
+//! after `--`, only the loads whose names contain it.
 //!
 //! Every run is made of probes that were built before the clock starts, and answers each order as
 //! the kernel would. Rates are the best of three runs, on one thread, by the processor time that
@@ -68,7 +69,9 @@ const PROBES_A_MILLISECOND: u64 = 2000;
 
 fn main() {
     // First: a heap that has seen use gives no new pages.
-    memory();
+    if is_asked("memory") {
+        memory();
+    }
     println!("\nengine, {PROBES} probes a run, best of 3 runs, one thread\n");
     println!(
         "{:<58} {:>12} {:>9} {:>9} {:>9} {:>8}",
@@ -112,7 +115,16 @@ fn main() {
     parsing();
 }
 
+/// Whether the command line names this load, or none.
+fn is_asked(name: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--")).peekable();
+    words.peek().is_none() || words.any(|word| name.contains(&word))
+}
+
 fn row(name: &str, change: impl Fn(&mut Policy), make: impl Fn(u32) -> Probe) {
+    if !is_asked(name) {
+        return;
+    }
     let probes: Vec<Probe> = (0..PROBES).map(make).collect();
     let mut best = Duration::MAX;
     let mut status = None;

@@ -111,7 +111,7 @@ impl Engine {
         let shape = policy.shape();
         Self {
             ledger: Ledger::new(shape, seed[0]),
-            longterm: LongTerm::new(seed[0].rotate_left(32) ^ seed[1]),
+            longterm: LongTerm::new(),
             late: Many::new(seed[0]),
             refused: Many::new(seed[1]),
             blocks: Blocks::new(seed[1]),
@@ -225,8 +225,8 @@ impl Engine {
                 probes: evidence.probes,
             };
             self.ledger.recall(now, evidence.source, known, self.counted);
-            let key = self.ledger.key_of(evidence.source);
-            self.longterm.recall(now, key, evidence.last.min(now), evidence.long);
+            let hash = self.ledger.key_of(evidence.source).hash;
+            self.longterm.recall(now, hash, evidence.last.min(now), evidence.long);
         }
         if self.sweep_at.is_none() && self.ledger.sources() > 0 {
             self.sweep_at = Some(now.after(SWEEP_EVERY));

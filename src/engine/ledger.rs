@@ -97,12 +97,17 @@ struct Suspect {
     probes: u32,
     /// Touched since it was last moved in its tier's list.
     marked: bool,
-    /// It has passed the trigger of a prefix since it was first seen.
-    has_passed: bool,
+    /// [`OF_PREFIX`] and [`LONG_TERM`].
+    passed: u8,
     /// Probes while it was blocked, which add no touch; [`REPORTED`]: it was reported as a source
     /// that continues.
     repeats: u16,
 }
+
+/// A suspect has passed the trigger of a prefix since it was first seen.
+const OF_PREFIX: u8 = 1;
+/// It had passed the trigger of the long window when that was last asked.
+const LONG_TERM: u8 = 2;
 
 /// In a suspect's repeats.
 const REPORTED: u16 = u16::MAX;
@@ -151,6 +156,13 @@ pub(super) struct Ledger {
     by_last_touch: List,
     tokens: TokenBucket,
     evicted: u64,
+}
+
+/// A key with its hash, which a packet needs more than once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hashed {
+    pub(super) key: Key,
+    pub(super) hash: u64,
 }
 
 /// A source's account.
@@ -245,8 +257,9 @@ impl Ledger {
 
     /// The key of an account.
     #[inline]
-    pub(super) fn key_of(&self, account: Source) -> Key {
-        self.shape.key(account)
+    pub(super) fn key_of(&self, account: Source) -> Hashed {
+        let key = self.shape.key(account);
+        Hashed { key, hash: self.hash(key) }
     }
 
     /// Records a touch. Returns where its account is; `None` if there is no room for it. `before`
@@ -254,12 +267,11 @@ impl Ledger {
     pub(super) fn touch(
         &mut self,
         now: MonoTime,
-        key: Key,
+        Hashed { key, hash }: Hashed,
         touch: Touch,
         counted: Counted,
         before: &mut Option<Touch>,
     ) -> Option<Place> {
-        let hash = self.hash(key);
         let horizon = self.horizon(now);
         let Some(place) = self.find(hash, key) else {
             return self.admit(now, hash, key, touch);
@@ -323,8 +335,8 @@ impl Ledger {
 
     /// Counts a probe of a blocked source. Returns the place of its account.
     pub(super) fn repeat(&mut self, source: Source) -> Option<Place> {
-        let key = self.shape.key(source);
-        let place = self.find(self.hash(key), key)?;
+        let Hashed { key, hash } = self.key_of(source);
+        let place = self.find(hash, key)?;
         if place.0 & SUSPECT != 0
             && let Some(suspect) = self.suspects.get_mut(place.0 & INDEX)
         {
@@ -343,6 +355,36 @@ impl Ledger {
         (suspect.repeats != REPORTED).then(|| suspect.probes.saturating_add(repeats))
     }
 
+    /// Whether an account has a single port.
+    #[inline]
+    pub(super) fn is_newcomer(&self, found: Option<Place>) -> bool {
+        found.is_some_and(|place| place.0 & SUSPECT == 0)
+    }
+
+    /// Whether a suspect had passed the trigger of the long window when that was last asked.
+    #[inline]
+    pub(super) fn is_long_term(&self, found: Option<Place>) -> bool {
+        let at = found.filter(|place| place.0 & SUSPECT != 0).map(|place| place.0 & INDEX);
+        at.and_then(|at| self.suspects.get(at)).is_some_and(|it| it.passed & LONG_TERM != 0)
+    }
+
+    /// Notes whether a source has passed the trigger of the long window, which makes it a suspect:
+    /// only suspects can remember it.
+    pub(super) fn note_long_term(&mut self, found: Option<Place>, has_passed: bool) -> Option<Place> {
+        let mut place = found?;
+        if place.0 & SUSPECT == 0 {
+            if !has_passed {
+                return found;
+            }
+            let key = self.key(place)?;
+            place = Place(self.promote(self.hash(key), key, place)? | SUSPECT);
+        }
+        let suspect = self.suspects.get_mut(place.0 & INDEX)?;
+        suspect.passed =
+            if has_passed { suspect.passed | LONG_TERM } else { suspect.passed & !LONG_TERM };
+        Some(place)
+    }
+
     /// A suspect was reported as one that continues.
     pub(super) fn note_reported(&mut self, found: Option<Place>) {
         if let Some(place) = found.filter(|place| place.0 & SUSPECT != 0)
@@ -354,8 +396,8 @@ impl Ledger {
 
     /// Whether a source has an account, expired or not.
     pub(super) fn knows(&self, source: Source) -> bool {
-        let key = self.shape.key(source);
-        self.find(self.hash(key), key).is_some()
+        let Hashed { key, hash } = self.key_of(source);
+        self.find(hash, key).is_some()
     }
 
     /// Calls `see` with a source's account.
@@ -364,8 +406,8 @@ impl Ledger {
         source: Source,
         see: impl FnOnce(Account<'_>) -> T,
     ) -> Option<T> {
-        let key = self.shape.key(source);
-        let place = self.find(self.hash(key), key)?;
+        let Hashed { key, hash } = self.key_of(source);
+        let place = self.find(hash, key)?;
         let at = place.0 & INDEX;
         if place.0 & SUSPECT != 0 {
             let suspect = self.suspects.get(at)?;
@@ -385,8 +427,8 @@ impl Ledger {
 
     /// Forgets a source.
     pub(super) fn forget(&mut self, source: Source) {
-        let key = self.shape.key(source);
-        if let Some(place) = self.find(self.hash(key), key) {
+        let Hashed { key, hash } = self.key_of(source);
+        if let Some(place) = self.find(hash, key) {
             self.drop_place(key, place);
         }
     }
@@ -548,7 +590,7 @@ impl Ledger {
                 last: time,
                 probes: 1,
                 marked: false,
-                has_passed: false,
+                passed: 0,
                 repeats: 0,
             },
         )?;

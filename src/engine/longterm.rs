@@ -9,13 +9,9 @@
 //! a keyed hash of 50 bits, which no sender can predict. In a full bucket the entry with the fewest
 //! bits goes: sources of one packet replace each other, and none that touched several ports.
 
-use std::hash::BuildHasher;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
-
 use super::MonoTime;
-use super::ledger::Key;
 use crate::probe::Port;
 
 /// Sources remembered for a day, a power of two.
@@ -58,6 +54,11 @@ fn count(entry: Entry, half: u16) -> u32 {
     (current | previous).count_ones()
 }
 
+/// Whether two moments are in the same half day.
+pub(super) fn is_one_half(one: MonoTime, other: MonoTime) -> bool {
+    half(one) == half(other)
+}
+
 fn half(now: MonoTime) -> u16 {
     // A wrap after 89 years.
     (now.millis() / (HALF.as_millis() as u64)) as u16
@@ -72,89 +73,176 @@ pub struct LongTermBits {
     pub previous: u32,
 }
 
-/// The table.
+/// The table. A source is found by the hash of its key in the ledger, where the index uses other bits
+/// of it.
 #[derive(Debug)]
 pub(super) struct LongTerm {
-    hasher: FixedState,
     /// Pages that were never written use no memory.
-    buckets: Vec<[u64; 2 * WAYS]>,
+    buckets: Vec<[Entry; WAYS]>,
+    /// First touches of sources that cannot pass with them. They are written together: each is at
+    /// another place, and the processor fetches several at once.
+    firsts: [(u64, u32); FIRSTS],
+    waiting: usize,
+    /// The moment of these touches, and its half day.
+    now: MonoTime,
+    half: u16,
+    /// Sources that might pass with one more port, by a part of their hash: those of this half day, and
+    /// those of the one before.
+    near: [Box<[u64; NEAR / 64]>; 2],
+}
+
+/// First touches that wait.
+const FIRSTS: usize = 32;
+/// Bits for sources that might pass, and the ports that they have.
+const NEAR: usize = 1 << 16;
+const NEAR_PORTS: u32 = 3;
+
+/// The word and the bit of a source among those that might pass.
+fn near_place(hash: u64) -> (usize, u64) {
+    ((hash >> 38) as usize % (NEAR / 64), 1 << ((hash >> 32) % 64))
+}
+
+fn place(hash: u64) -> (usize, u32) {
+    ((hash >> 32) as usize % BUCKETS, (hash as u32).max(1))
+}
+
+/// Where the source is in its bucket. Without a branch: which one it is cannot be predicted.
+fn find(bucket: &[Entry; WAYS], tag: u32) -> Option<usize> {
+    let is_own = bucket.map(|entry| u32::from(entry[0] as u32 == tag));
+    let own = is_own.into_iter().zip(0..).fold(0, |all, (is_own, at)| all | is_own << at);
+    (own != 0).then_some(own.trailing_zeros() as usize)
 }
 
 impl LongTerm {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { hasher: FixedState::with_seed(seed), buckets: vec![[0; 2 * WAYS]; BUCKETS] }
-    }
-
-    fn place(&self, key: Key) -> (usize, u32) {
-        let hash = self.hasher.hash_one(key);
-        ((hash >> 32) as usize % BUCKETS, (hash as u32).max(1))
-    }
-
-    /// The source's entry, or the place for it.
-    fn entry_mut(&mut self, key: Key, half: u16) -> Option<&mut Entry> {
-        let (bucket, tag) = self.place(key);
-        let (entries, _) = self.buckets.get_mut(bucket)?.as_chunks_mut::<2>();
-        // Equal ones are replaced in no order that a sender knows.
-        let first = tag as usize % WAYS;
-        let rank = |(at, entry): &(usize, &mut Entry)| {
-            let is_own = entry[0] as u32 == tag;
-            (!is_own, count(**entry, half), (at + first) % WAYS)
-        };
-        let (_, entry) = entries.iter_mut().enumerate().min_by_key(rank)?;
-        if entry[0] as u32 != tag {
-            *entry = [u64::from(tag), 0];
+    pub(super) fn new() -> Self {
+        Self {
+            buckets: vec![[[0; 2]; WAYS]; BUCKETS],
+            firsts: [(0, 0); FIRSTS],
+            waiting: 0,
+            now: MonoTime::default(),
+            half: 0,
+            near: std::array::from_fn(|_| Box::new([0; NEAR / 64])),
         }
-        Some(entry)
     }
 
     /// Adds bits to a source in this half day. Returns how many it has.
-    fn add(&mut self, now: MonoTime, key: Key, added: LongTermBits) -> u32 {
-        let half = half(now);
-        let Some(entry) = self.entry_mut(key, half) else { return 0 };
-        let (current, previous) = bits(*entry, half);
+    fn add(&mut self, half: u16, hash: u64, added: LongTermBits) -> u32 {
+        let (bucket, tag) = place(hash);
+        let Some(bucket) = self.buckets.get_mut(bucket) else { return 0 };
+        let at = find(bucket, tag);
+        let is_known = at.is_some();
+        let at = at.unwrap_or_else(|| weakest(bucket, tag, half));
+        let Some(entry) = bucket.get_mut(at) else { return 0 };
+        let (current, previous) = if is_known { bits(*entry, half) } else { (0, 0) };
         let (current, previous) = (current | added.current, previous | added.previous);
         *entry = [
-            entry[0] & u64::from(u32::MAX) | u64::from(half) << 32,
+            u64::from(tag) | u64::from(half) << 32,
             u64::from(current) | u64::from(previous) << 32,
         ];
-        (current | previous).count_ones()
+        let number = (current | previous).count_ones();
+        if number >= NEAR_PORTS {
+            let (word, bit) = near_place(hash);
+            if let Some(word) = self.near[0].get_mut(word) {
+                *word |= bit;
+            }
+        }
+        number
     }
 
     /// Records a touch. Returns the bits of the source.
+    pub(super) fn touch(&mut self, now: MonoTime, hash: u64, port: Port) -> u32 {
+        self.advance(now);
+        self.write_firsts();
+        self.add(self.half, hash, LongTermBits { current: bit(port), previous: 0 })
+    }
+
+    /// Records the touch of a source that the ledger did not know. Returns its bits, or 0 if they are
+    /// fewer than any trigger.
     #[inline]
-    pub(super) fn touch(&mut self, now: MonoTime, key: Key, port: Port) -> u32 {
-        self.add(now, key, LongTermBits { current: bit(port), previous: 0 })
+    pub(super) fn first_touch(&mut self, now: MonoTime, hash: u64, port: Port) -> u32 {
+        self.advance(now);
+        let (word, mask) = near_place(hash);
+        if self.near.iter().any(|near| near.get(word).is_some_and(|word| word & mask != 0)) {
+            return self.touch(now, hash, port);
+        }
+        if self.waiting >= FIRSTS {
+            self.write_firsts();
+        }
+        if let Some(first) = self.firsts.get_mut(self.waiting) {
+            *first = (hash, bit(port));
+            self.waiting += 1;
+        }
+        0
+    }
+
+    fn write_firsts(&mut self) {
+        for at in 0..std::mem::take(&mut self.waiting) {
+            if let Some((hash, current)) = self.firsts.get(at).copied() {
+                self.add(self.half, hash, LongTermBits { current, previous: 0 });
+            }
+        }
+    }
+
+    /// Moves on to another moment. No first touch waits longer, so that each is of another source.
+    fn advance(&mut self, now: MonoTime) {
+        if now == self.now {
+            return;
+        }
+        self.write_firsts();
+        self.now = now;
+        let half = half(now);
+        if half != self.half {
+            self.near.swap(0, 1);
+            self.near[0].fill(0);
+            if half != self.half.wrapping_add(1) {
+                self.near[1].fill(0);
+            }
+            self.half = half;
+        }
     }
 
     /// The bits of a source that count now.
-    pub(super) fn get(&self, now: MonoTime, key: Key) -> LongTermBits {
-        let (bucket, tag) = self.place(key);
-        let entries = self.buckets.get(bucket).map(|bucket| bucket.as_chunks::<2>().0);
-        let entry = entries.and_then(|all| all.iter().find(|entry| entry[0] as u32 == tag));
-        let (current, previous) = entry.map_or((0, 0), |entry| bits(*entry, half(now)));
+    pub(super) fn get(&self, now: MonoTime, hash: u64) -> LongTermBits {
+        let (bucket, tag) = place(hash);
+        let bucket = self.buckets.get(bucket);
+        let entry = bucket.and_then(|bucket| bucket.get(find(bucket, tag)?));
+        let (mut current, previous) = entry.map_or((0, 0), |entry| bits(*entry, half(now)));
+        for (first, bit) in self.firsts.iter().take(self.waiting) {
+            current |= if *first == hash && self.half == half(now) { *bit } else { 0 };
+        }
         LongTermBits { current, previous }
     }
 
     /// Forgets a source.
-    pub(super) fn forget(&mut self, key: Key) {
-        let (bucket, tag) = self.place(key);
-        let entries = self.buckets.get_mut(bucket).map(|bucket| bucket.as_chunks_mut::<2>().0);
-        for entry in entries.into_iter().flatten().filter(|entry| entry[0] as u32 == tag) {
+    pub(super) fn forget(&mut self, hash: u64) {
+        self.write_firsts();
+        let (bucket, tag) = place(hash);
+        let Some(bucket) = self.buckets.get_mut(bucket) else { return };
+        if let Some(entry) = find(bucket, tag).and_then(|at| bucket.get_mut(at)) {
             *entry = [0; 2];
         }
     }
 
     /// Restores what a source had at `last`.
-    pub(super) fn recall(&mut self, now: MonoTime, key: Key, last: MonoTime, had: LongTermBits) {
+    pub(super) fn recall(&mut self, now: MonoTime, hash: u64, last: MonoTime, had: LongTermBits) {
         let had = match half(now).wrapping_sub(half(last)) {
             0 => had,
             1 => LongTermBits { current: 0, previous: had.current },
             _ => return,
         };
         if had != LongTermBits::default() {
-            self.add(now, key, had);
+            self.advance(now);
+            self.write_firsts();
+            self.add(self.half, hash, had);
         }
     }
+}
+
+/// The entry with the fewest bits. Equal ones are replaced in no order that a sender knows.
+fn weakest(bucket: &[Entry; WAYS], tag: u32, half: u16) -> usize {
+    let first = tag as usize % WAYS;
+    let rank = |(at, entry): &(usize, &Entry)| (count(**entry, half), (at + first) % WAYS);
+    bucket.iter().enumerate().min_by_key(rank).map_or(0, |(at, _)| at)
 }
 
 /// The class of a port, by the finalizer of MurmurHash3. It has no key, since the store keeps the
@@ -169,22 +257,20 @@ fn bit(port: Port) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::hash::BuildHasher;
 
+    use foldhash::fast::FixedState;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{Config, Ipv6Accounts};
-    use crate::engine::ledger::Shape;
-    use crate::engine::{CAPACITY, NEWCOMER_BYTES, Source, suspect_bytes};
+    use crate::config::Config;
+    use crate::engine::{CAPACITY, NEWCOMER_BYTES, suspect_bytes};
     use crate::probe::Transport;
 
-    const IPV6: Ipv6Accounts = Ipv6Accounts { first: 128, then: 64 };
     const DAY: u64 = 86_400_000;
 
-    fn key(source: u32) -> Key {
-        Shape { capacity: 3, trigger: 2, window: 1, ipv6: IPV6 }
-            .key(Source::of(Ipv4Addr::from(source).into(), 128))
+    fn hash(source: u32) -> u64 {
+        FixedState::with_seed(7).hash_one(source)
     }
 
     fn tcp(number: u16) -> Port {
@@ -212,7 +298,7 @@ mod tests {
 
     #[test]
     fn touches_fade_after_half_a_day_to_a_day() {
-        let mut table = LongTerm::new(7);
+        let mut table = LongTerm::new();
         // Five ports of different classes.
         let mut seen = 0;
         let is_new = |port: &u16| {
@@ -221,26 +307,26 @@ mod tests {
             is_new
         };
         let ports: Vec<Port> = (1..99).filter(is_new).map(tcp).take(5).collect();
-        table.touch(at(0), key(1), ports[0]);
-        assert_eq!(table.touch(at(DAY / 2), key(1), ports[1]), 2);
-        assert_eq!(table.touch(at(DAY - 1), key(1), ports[2]), 3);
-        assert_eq!(table.touch(at(DAY), key(1), ports[3]), 3, "the first is gone");
-        assert_eq!(table.touch(at(3 * DAY), key(1), ports[4]), 1);
-        table.forget(key(1));
-        assert_eq!(table.get(at(3 * DAY), key(1)), LongTermBits::default());
+        table.touch(at(0), hash(1), ports[0]);
+        assert_eq!(table.touch(at(DAY / 2), hash(1), ports[1]), 2);
+        assert_eq!(table.touch(at(DAY - 1), hash(1), ports[2]), 3);
+        assert_eq!(table.touch(at(DAY), hash(1), ports[3]), 3, "the first is gone");
+        assert_eq!(table.touch(at(3 * DAY), hash(1), ports[4]), 1);
+        table.forget(hash(1));
+        assert_eq!(table.get(at(3 * DAY), hash(1)), LongTermBits::default());
     }
 
     #[test]
     fn what_was_stored_is_as_old_as_it_was() {
-        let mut old = LongTerm::new(7);
+        let mut old = LongTerm::new();
         for port in 1..=5 {
-            old.touch(at(0), key(1), tcp(port));
+            old.touch(at(0), hash(1), tcp(port));
         }
-        let had = old.get(at(0), key(1));
+        let had = old.get(at(0), hash(1));
         for (now, is_there) in [(0, true), (DAY / 2, true), (DAY, false)] {
-            let mut new = LongTerm::new(8);
-            new.recall(at(now), key(1), at(0), had);
-            let LongTermBits { current, previous } = new.get(at(now), key(1));
+            let mut new = LongTerm::new();
+            new.recall(at(now), hash(1), at(0), had);
+            let LongTermBits { current, previous } = new.get(at(now), hash(1));
             assert_eq!(current | previous, if is_there { had.current } else { 0 }, "{now}");
         }
     }
@@ -248,13 +334,13 @@ mod tests {
     // P6
     #[test]
     fn among_a_million_sources_of_one_packet_a_scanner_keeps_its_ports() {
-        let mut table = LongTerm::new(7);
+        let mut table = LongTerm::new();
         let mut bits = 0;
         for n in 0..1_200_000_u32 {
             if n % 60_000 == 0 {
-                bits = table.touch(at(u64::from(n)), key(1), tcp((n / 60_000) as u16));
+                bits = table.touch(at(u64::from(n)), hash(1), tcp((n / 60_000) as u16));
             }
-            table.touch(at(u64::from(n)), key(0x0b00_0000 + n), tcp(443));
+            table.touch(at(u64::from(n)), hash(0x0b00_0000 + n), tcp(443));
         }
         assert!(bits >= 12, "{bits}");
     }
@@ -262,11 +348,11 @@ mod tests {
     proptest! {
         #[test]
         fn bits_are_never_more_than_the_distinct_ports(ports in proptest::collection::vec(0u16..2000, 1..60)) {
-            let mut table = LongTerm::new(7);
+            let mut table = LongTerm::new();
             let mut distinct = std::collections::BTreeSet::new();
             for (step, port) in ports.into_iter().enumerate() {
                 distinct.insert(port);
-                let bits = table.touch(at(step as u64 * 1000), key(1), tcp(port));
+                let bits = table.touch(at(step as u64 * 1000), hash(1), tcp(port));
                 prop_assert!((1..=distinct.len()).contains(&(bits as usize)));
             }
         }

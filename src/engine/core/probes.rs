@@ -8,7 +8,7 @@ use crate::engine::account::{Tally, Touch, detail};
 use crate::engine::blocks::BlockStatus;
 use crate::engine::decision::{Decision, NotBlocked, Trigger, decide};
 use crate::engine::entry::Order;
-use crate::engine::ledger::{Key, Place};
+use crate::engine::ledger::{Hashed, Place};
 use crate::engine::longterm;
 use crate::engine::policy::Triggers;
 use crate::engine::slowed::{PREFIX_SHARE, Slowing};
@@ -57,8 +57,10 @@ impl Engine {
         let touch = Touch::new(now, probe, here);
         let key = self.ledger.key_of(account);
         let (mut before, mut elsewhere) = (None, None);
-        let (found, mut tally) = self.count(now, key, touch, &mut before);
-        self.count_long(now, key, touch, &mut tally);
+        let (mut found, mut tally) = self.count(now, key, touch, &mut before);
+        if self.count_long(now, key.hash, touch, before, &mut found) {
+            tally.plain = tally.plain.max(self.policy.trigger() + 1);
+        }
         let shared = prefix.and_then(|prefix| {
             let (key, touch) = self.share(now, prefix, (found, tally), touch, &mut elsewhere)?;
             Some((prefix, key, touch))
@@ -68,13 +70,13 @@ impl Engine {
             self.respond(now, (account, found), (tally, triggers), probe, by_rules, actions);
         if trigger == Trigger::Below {
             if let Some(before) = before.filter(|before| before.is_elsewhere(touch)) {
-                trigger = self.sweep(now, (account, found), (key, before, here), probe, actions);
+                trigger = self.sweep(now, (account, found), (key.key, before, here), probe, actions);
             } else if before.is_none()
                 && let (Some(prefix), Some((found, before))) = (prefix, elsewhere)
             {
                 // Each account gives its prefix one address for a port: a prefix must not sweep by
                 // what one of its accounts does.
-                let (at, key) = ((prefix, Some(found)), self.ledger.key_of(prefix));
+                let (at, key) = ((prefix, Some(found)), self.ledger.key_of(prefix).key);
                 trigger = self.sweep(now, at, (key, before, here), probe, actions);
             }
         }
@@ -93,7 +95,7 @@ impl Engine {
     fn count(
         &mut self,
         now: MonoTime,
-        account: Key,
+        account: Hashed,
         touch: Touch,
         before: &mut Option<Touch>,
     ) -> (Option<Place>, Tally) {
@@ -101,26 +103,44 @@ impl Engine {
         (found, self.ledger.tally(now, found, self.counted))
     }
 
-    /// Adds a touch to the long window. A source that has passed its trigger has passed the short
-    /// one too.
+    /// Adds a touch to the long window. Returns whether its source has passed the trigger there, and
+    /// with it the short one too.
     #[inline]
-    fn count_long(&mut self, now: MonoTime, account: Key, touch: Touch, tally: &mut Tally) {
-        if touch.ambiguous() || !touch.counts(self.counted) {
-            return;
+    fn count_long(
+        &mut self,
+        now: MonoTime,
+        hash: u64,
+        touch: Touch,
+        before: Option<Touch>,
+        found: &mut Option<Place>,
+    ) -> bool {
+        let is_evidence = |touch: Touch| !touch.ambiguous() && touch.counts(self.counted);
+        let Some(most) = longterm::trigger(self.policy.trigger()).filter(|_| is_evidence(touch))
+        else {
+            return false;
+        };
+        // The long window has what this run counted in this half day.
+        let is_counted = |before: Touch| {
+            let at = MonoTime::from_millis(before.time());
+            is_evidence(before) && before.here() != 0 && longterm::is_one_half(at, now)
+        };
+        if before.is_some_and(is_counted) {
+            return self.ledger.is_long_term(*found);
         }
-        let trigger = self.policy.trigger();
-        if let Some(most) = longterm::trigger(trigger)
-            && self.longterm.touch(now, account, touch.port()) >= most
-        {
-            tally.plain = tally.plain.max(trigger + 1);
-        }
+        let has_passed = if before.is_none() && self.ledger.is_newcomer(*found) {
+            self.longterm.first_touch(now, hash, touch.port()) >= most
+        } else {
+            self.longterm.touch(now, hash, touch.port()) >= most
+        };
+        *found = self.ledger.note_long_term(*found, has_passed);
+        has_passed
     }
 
     /// Forgets the evidence about a source.
     pub(super) fn forget(&mut self, source: Source) {
         self.ledger.forget(source);
-        let key = self.ledger.key_of(source);
-        self.longterm.forget(key);
+        let Hashed { key, hash } = self.ledger.key_of(source);
+        self.longterm.forget(hash);
         self.sweeps.forget(key);
         self.pings.forget(key);
     }
@@ -134,7 +154,7 @@ impl Engine {
         (found, tally): (Option<Place>, Tally),
         touch: Touch,
         elsewhere: &mut Option<(Place, Touch)>,
-    ) -> Option<(Key, Touch)> {
+    ) -> Option<(Hashed, Touch)> {
         if tally.blocks(self.policy.prefix_triggers().scan) {
             self.ledger.note_passed(found);
         }
@@ -156,8 +176,9 @@ impl Engine {
 
     /// Responds to a probe that `tally` of its account includes, if the account has passed its
     /// trigger.
-    // Inlined up to the decision, which most probes end with.
-    #[inline]
+    // Inlined up to the decision, which most probes end with: a tally that is passed through memory in
+    // parts cannot be read as a whole before every earlier access is over.
+    #[inline(always)]
     fn respond(
         &mut self,
         now: MonoTime,
@@ -523,7 +544,7 @@ impl Engine {
         proven: bool,
     ) -> Reason {
         let horizon = self.ledger.horizon(now);
-        let key = self.ledger.key_of(source);
+        let Hashed { key, hash } = self.ledger.key_of(source);
         let mut detail = match scan {
             ScanKind::Sweep => self.sweeps.detail(now, key, Some(port)),
             ScanKind::PingSweep => self.pings.detail(now, key, None),
@@ -532,7 +553,7 @@ impl Engine {
                 text.unwrap_or_default()
             }
         };
-        let long = self.longterm.get(now, key);
+        let long = self.longterm.get(now, hash);
         let ports = (long.current | long.previous).count_ones();
         if longterm::trigger(self.policy.trigger()).is_some_and(|most| ports >= most)
             && !matches!(scan, ScanKind::Sweep | ScanKind::PingSweep)

@@ -59,7 +59,7 @@ impl Engine {
         if self.is_never_block(source) {
             return;
         }
-        let key = self.ledger.key_of(source);
+        let key = self.ledger.key_of(source).key;
         let reached = Reached { here, is_plain: false, before: None };
         if self.pings.note(now, key, reached).all > self.policy.sweep_trigger
             && self.pings.due_for_report(now, key)

@@ -209,7 +209,7 @@ impl Engine {
                         .then(|| MonoTime::from_millis(known.last_reported)),
                     probes: known.probes,
                     ports,
-                    long: self.longterm.get(self.now, self.ledger.key_of(source)),
+                    long: self.longterm.get(self.now, self.ledger.key_of(source).hash),
                 });
             }
         });

@@ -4,7 +4,7 @@
 //! its accounts touches a few ports. So each account gives its prefix a few ports that the prefix
 //! does not have yet. Which ones, its own slots remember.
 
-use super::{INDEX, Key, Ledger, Place, SUSPECT};
+use super::{Hashed, INDEX, Ledger, OF_PREFIX, Place, SUSPECT};
 use crate::engine::MonoTime;
 use crate::engine::account::{Counted, Touch};
 
@@ -13,7 +13,7 @@ impl Ledger {
     /// nothing more. It scans by itself, and its slots will not tell what it gave.
     pub(in crate::engine) fn note_passed(&mut self, found: Option<Place>) {
         if let Some(suspect) = found.and_then(suspect).and_then(|at| self.suspects.get_mut(at)) {
-            suspect.has_passed = true;
+            suspect.passed |= OF_PREFIX;
         }
     }
 
@@ -28,7 +28,7 @@ impl Ledger {
         &mut self,
         now: MonoTime,
         found: Option<Place>,
-        prefix: Key,
+        prefix: Hashed,
         touch: Touch,
         counted: Counted,
         most: u16,
@@ -37,14 +37,14 @@ impl Ledger {
         if found
             .and_then(suspect)
             .and_then(|at| self.suspects.get(at))
-            .is_some_and(|it| it.has_passed)
+            .is_some_and(|it| it.passed & OF_PREFIX != 0)
         {
             return None;
         }
         let horizon = self.horizon(now);
         let same_port = |slot: &u64| Touch::live(*slot, horizon).filter(|old| old.same_port(touch));
         let known = self
-            .find(self.hash(prefix), prefix)
+            .find(prefix.hash, prefix.key)
             .and_then(|place| Some((place, self.account(place).iter().find_map(same_port)?)));
         *elsewhere = known.filter(|(_, old)| old.is_elsewhere(touch));
         let is_known = known.is_some_and(|(_, old)| old.outweighs(touch));

@@ -85,7 +85,7 @@ impl Ledger {
             last: known.last.min(clock),
             probes: known.probes,
             marked: false,
-            has_passed: false,
+            passed: 0,
             repeats: 0,
         };
         if let Some(at) = self.add_suspect(hash, suspect) {
