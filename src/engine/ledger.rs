@@ -370,7 +370,11 @@ impl Ledger {
 
     /// Notes whether a source has passed the trigger of the long window, which makes it a suspect:
     /// only suspects can remember it.
-    pub(super) fn note_long_term(&mut self, found: Option<Place>, has_passed: bool) -> Option<Place> {
+    pub(super) fn note_long_term(
+        &mut self,
+        found: Option<Place>,
+        has_passed: bool,
+    ) -> Option<Place> {
         let mut place = found?;
         if place.0 & SUSPECT == 0 {
             if !has_passed {

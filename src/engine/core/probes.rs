@@ -62,7 +62,8 @@ impl Engine {
             tally.plain = tally.plain.max(self.policy.trigger() + 1);
         }
         let shared = prefix.and_then(|prefix| {
-            let (key, touch) = self.share(now, prefix, (found, tally), touch, &mut elsewhere)?;
+            let (key, touch) =
+                self.share(now, prefix, (found, tally), touch, before.is_none(), &mut elsewhere)?;
             Some((prefix, key, touch))
         });
         let triggers = self.policy.triggers();
@@ -70,7 +71,8 @@ impl Engine {
             self.respond(now, (account, found), (tally, triggers), probe, by_rules, actions);
         if trigger == Trigger::Below {
             if let Some(before) = before.filter(|before| before.is_elsewhere(touch)) {
-                trigger = self.sweep(now, (account, found), (key.key, before, here), probe, actions);
+                trigger =
+                    self.sweep(now, (account, found), (key.key, before, here), probe, actions);
             } else if before.is_none()
                 && let (Some(prefix), Some((found, before))) = (prefix, elsewhere)
             {
@@ -153,13 +155,16 @@ impl Engine {
         prefix: Source,
         (found, tally): (Option<Place>, Tally),
         touch: Touch,
+        is_new: bool,
         elsewhere: &mut Option<(Place, Touch)>,
     ) -> Option<(Hashed, Touch)> {
         if tally.blocks(self.policy.prefix_triggers().scan) {
             self.ledger.note_passed(found);
         }
         let (key, most) = (self.ledger.key_of(prefix), self.policy.prefix_share());
-        Some((key, self.ledger.share(now, found, key, touch, self.counted, most, elsewhere)?))
+        let given =
+            self.ledger.share(now, found, key, touch, self.counted, most, is_new, elsewhere)?;
+        Some((key, given))
     }
 
     /// Adds a touch to all accounts of an address, as [`Engine::on_probe`] does, and decides
@@ -168,7 +173,7 @@ impl Engine {
         let account = self.ledger.key_of(self.policy.account(source));
         let counted = self.count(now, account, touch, &mut None);
         if let Some(prefix) = self.policy.prefix(source)
-            && let Some((key, touch)) = self.share(now, prefix, counted, touch, &mut None)
+            && let Some((key, touch)) = self.share(now, prefix, counted, touch, true, &mut None)
         {
             self.count(now, key, touch, &mut None);
         }

@@ -22,7 +22,7 @@ impl Ledger {
     /// does not have it and the account gave less than `most` ports. Ports that count toward a block
     /// have a share of their own: a scanner could use up its share with datagrams that are only
     /// logged. `elsewhere` becomes the prefix's touch of the port, if that was at another address of
-    /// this host.
+    /// this host; it is looked for if the touch `is_new` to the account.
     #[expect(clippy::too_many_arguments, reason = "what the packet path passes in registers")]
     pub(in crate::engine) fn share(
         &mut self,
@@ -32,6 +32,7 @@ impl Ledger {
         touch: Touch,
         counted: Counted,
         most: u16,
+        is_new: bool,
         elsewhere: &mut Option<(Place, Touch)>,
     ) -> Option<Touch> {
         if found
@@ -43,18 +44,24 @@ impl Ledger {
         }
         let horizon = self.horizon(now);
         let same_port = |slot: &u64| Touch::live(*slot, horizon).filter(|old| old.same_port(touch));
-        let known = self
-            .find(prefix.hash, prefix.key)
-            .and_then(|place| Some((place, self.account(place).iter().find_map(same_port)?)));
+        let slots = found.map_or(&[][..], |place| self.account(place));
+        let shared = || {
+            let live = slots.iter().filter_map(|slot| Touch::live(*slot, horizon));
+            live.filter(|old| old.is_shared())
+        };
+        let is_given = shared().any(|old| old.same_port(touch));
+        let given = shared().filter(|old| old.counts(counted) == touch.counts(counted)).count();
+        let is_left = given < usize::from(most);
+        // Of most probes the account's own slots tell enough.
+        let known = if is_new || is_left && !is_given {
+            self.find(prefix.hash, prefix.key)
+                .and_then(|place| Some((place, self.account(place).iter().find_map(same_port)?)))
+        } else {
+            None
+        };
         *elsewhere = known.filter(|(_, old)| old.is_elsewhere(touch));
-        let is_known = known.is_some_and(|(_, old)| old.outweighs(touch));
+        let is_left = is_left && !known.is_some_and(|(_, old)| old.outweighs(touch));
         let slots = found.map_or(&mut [][..], |place| self.account_mut(place));
-        let given = slots
-            .iter()
-            .filter_map(|slot| Touch::live(*slot, horizon))
-            .filter(|old| old.is_shared() && old.counts(counted) == touch.counts(counted))
-            .count();
-        let is_left = !is_known && given < usize::from(most);
         for slot in slots {
             if let Some(old) = same_port(slot).filter(|old| is_left || old.is_shared()) {
                 *slot = old.shared().slot();
