@@ -345,6 +345,34 @@ mod tests {
         assert!(bits >= 12, "{bits}");
     }
 
+    #[test]
+    fn first_touches_wait_unless_the_source_may_pass() {
+        let mut table = LongTerm::new();
+        let sources = FIRSTS as u32 + 3;
+        for source in 0..sources {
+            assert_eq!(table.first_touch(at(0), hash(source), tcp(1)), 0);
+        }
+        for source in 0..sources {
+            assert_eq!(table.get(at(0), hash(source)).current, bit(tcp(1)), "{source}");
+        }
+        let mut seen = bit(tcp(1));
+        for port in (2..99).map(tcp).filter(|port| bit(*port) != bit(tcp(1))) {
+            if seen & bit(port) != 0 {
+                continue;
+            }
+            seen |= bit(port);
+            match seen.count_ones() {
+                2 | 3 => {
+                    let bits = table.touch(at(1), hash(sources - 1), port);
+                    assert_eq!(bits, seen.count_ones());
+                }
+                // In the next half day too, what it had counts.
+                4 => assert_eq!(table.first_touch(at(DAY / 2), hash(sources - 1), port), 4),
+                _ => break,
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn bits_are_never_more_than_the_distinct_ports(ports in proptest::collection::vec(0u16..2000, 1..60)) {
