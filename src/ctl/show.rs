@@ -201,7 +201,7 @@ fn shortened(ranges: &str) -> String {
 }
 
 /// The table of blocks.
-pub(super) fn blocks() -> Table<8> {
+pub(super) fn blocks() -> Table<9> {
     let columns = [
         ("ADDRESS", Align::Left),
         ("STATE", Align::Left),
@@ -209,6 +209,7 @@ pub(super) fn blocks() -> Table<8> {
         ("CAUSE", Align::Left),
         ("ENDS IN", Align::Right),
         ("DROPPED", Align::Right),
+        ("PASSED", Align::Right),
         ("SINCE", Align::Left),
         ("REASON", Align::Left),
     ];
@@ -216,17 +217,22 @@ pub(super) fn blocks() -> Table<8> {
 }
 
 /// A row of the table of blocks.
-pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 8] {
+pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 9] {
     [
         address(&row),
         state(row.state).to_owned(),
         row.scan.unwrap_or_else(|| "-".to_owned()),
         cause(row.cause).to_owned(),
         ends_in(row.expires_in),
-        row.packets.map_or_else(|| "-".to_owned(), |packets| packets.to_string()),
+        number(row.packets),
+        number(row.passed),
         zone.stamp(row.since),
         row.reason,
     ]
+}
+
+fn number(packets: Option<u64>) -> String {
+    packets.map_or_else(|| "-".to_owned(), |packets| packets.to_string())
 }
 
 pub(super) fn state(state: State) -> &'static str {
@@ -281,8 +287,10 @@ fn block_details(out: &mut dyn Write, block: &BlockRow, zone: &Zone) -> io::Resu
         Some(_) => pair(out, "ends in", &format!("{end}, at {}", zone.stamp(block.until)))?,
         None => pair(out, "ends", &format!("{end}, until it is unblocked"))?,
     }
-    if let Some(packets) = block.packets {
-        pair(out, "dropped", &count(packets, "packet"))?;
+    for (what, packets) in [("dropped", block.packets), ("passed", block.passed)] {
+        if let Some(packets) = packets {
+            pair(out, what, &count(packets, "packet"))?;
+        }
     }
     if block.renewals > 0 {
         pair(out, "renewed", &count(block.renewals.into(), "time"))?;

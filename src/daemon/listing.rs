@@ -89,7 +89,7 @@ impl Listing {
         let packets = packets.clone();
         let mut listing =
             Self { packets, connection, placement, networks, left: known.into_iter() };
-        let slowed = slowed_rows(&listing.packets)?;
+        let slowed = slowed_rows(&listing.packets, &mut listing.connection, placement)?;
         Ok(std::iter::from_fn(move || listing.next_page()).flatten().chain(slowed))
     }
 

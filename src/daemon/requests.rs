@@ -25,8 +25,8 @@ use crate::control::{
     Observed, PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status,
     Target, Tested, WouldBeRow,
 };
-use crate::enforce::{BlockError, Place, Placement, UnblockedAll, view};
-use crate::engine::{AccountView, ObservedView, Source, Unblocked};
+use crate::enforce::{BlockError, Place, Placement, UnblockedAll, slowed_packets, view};
+use crate::engine::{AccountView, ObservedView, Reason, SlowedView, Source, Unblocked};
 use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::{Notice, history};
@@ -233,7 +233,8 @@ impl RequestHandler {
             return Ok(Answer::blocks(Listing::begin(&self.packets, placement)?));
         }
         let mut rows = self.blocks()?;
-        rows.extend(slowed_rows(&self.packets)?);
+        let packets = self.packets.clone();
+        rows.extend(slowed_rows(&packets, self.connection()?, placement)?);
         Ok(Answer::sorted(rows))
     }
 
@@ -310,8 +311,19 @@ impl RequestHandler {
         };
         let slowed = slowed.filter(|_| allowed.is_none() && block.is_none());
         let proof = slowed.as_ref().map(|(view, _)| proof(view));
-        let block = block.or_else(|| slowed.as_ref().map(slowed_row));
+        let block = match (block, &slowed) {
+            (None, Some(slowed)) => Some(self.slowed_block(slowed)?),
+            (block, _) => block,
+        };
         Ok(Found { account, blocks_before, allowed, block, exempt_from, proof })
+    }
+
+    fn slowed_block(&mut self, slowed: &(SlowedView, Reason)) -> Result<BlockRow, Refusal> {
+        let placement = self.placement();
+        let sources = [slowed.0.source];
+        let packets =
+            slowed_packets::read(self.connection()?, placement, &sources).map_err(kernel)?;
+        Ok(slowed_row(slowed, packets.first().copied().flatten()))
     }
 
     /// Whether an unproven block has a set of its own, rather than one that drops everything.

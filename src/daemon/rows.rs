@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::control::{BlockRow, Cause, Kind, Proof, Refusal, Stamp, State};
-use crate::engine::{MonoTime, ProofView, Reason, SlowedView, Source};
+use crate::enforce::{Placement, slowed_packets};
+use crate::engine::{MonoTime, ProofView, Reason, SlowedPackets, SlowedView, Source};
 use crate::errors::error_chain;
-use crate::nft::ElementInfo;
+use crate::nft::{Connection, ElementInfo};
 use crate::packet::command::{BlockDetails, Command};
 use crate::store::{Block, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
@@ -68,14 +69,17 @@ pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetail
         until: info.expires.map(ahead),
         expires_in: info.expires.map(|left| left.as_secs()),
         packets: Some(info.packets),
+        passed: None,
         renewals: known.map_or(0, |known| known.renewals),
         exempt: Vec::new(),
     }
 }
 
-/// The line of a slowed source. Its packets are not counted for it alone: a counter of its element
-/// counts each lookup, of which a probe has more than one, whether the packet passes or not.
-pub(super) fn slowed_row((view, reason): &(SlowedView, Reason)) -> BlockRow {
+/// The line of a slowed source.
+pub(super) fn slowed_row(
+    (view, reason): &(SlowedView, Reason),
+    packets: Option<SlowedPackets>,
+) -> BlockRow {
     let left = view.until.since(clock::now());
     BlockRow {
         address: view.source.into(),
@@ -87,18 +91,25 @@ pub(super) fn slowed_row((view, reason): &(SlowedView, Reason)) -> BlockRow {
         since: Some(time_of_day(view.since)),
         until: Some(ahead(left)),
         expires_in: Some(left.as_secs()),
-        packets: None,
+        packets: packets.map(|packets| packets.dropped),
+        passed: packets.map(|packets| packets.passed),
         renewals: 0,
         exempt: Vec::new(),
     }
 }
 
 /// The slowed sources.
-pub(super) fn slowed_rows(packets: &Link<Command>) -> Result<Vec<BlockRow>, Refusal> {
+pub(super) fn slowed_rows(
+    packets: &Link<Command>,
+    connection: &mut Connection,
+    placement: Placement,
+) -> Result<Vec<BlockRow>, Refusal> {
     let (mut rows, mut after) = (Vec::new(), None);
     loop {
         let page = packets.ask(|answer| Command::Slowed(after, answer))?;
-        rows.extend(page.iter().map(slowed_row));
+        let sources: Vec<Source> = page.iter().map(|(view, _)| view.source).collect();
+        let counted = slowed_packets::read(connection, placement, &sources).map_err(kernel)?;
+        rows.extend(page.iter().zip(counted).map(|(row, packets)| slowed_row(row, packets)));
         let Some((last, _)) = page.last() else { return Ok(rows) };
         after = Some(last.source);
     }
@@ -118,6 +129,7 @@ pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
         until: left.map(ahead),
         expires_in: left.map(|left| left.as_secs()),
         packets,
+        passed: None,
         renewals: 0,
         exempt: block.exempt.iter().map(|network| Source::from(*network).into()).collect(),
     }

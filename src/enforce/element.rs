@@ -91,6 +91,15 @@ impl Placement {
         self.place_of(block.source, block.reason).key_in(set)
     }
 
+    /// The set of a source that is slowed.
+    pub(crate) fn slowed_set(self, source: Source) -> SetId {
+        match self.place(source, false) {
+            Place::Host(SetId::Blocked4, _) => SetId::Held4,
+            Place::Host(..) => SetId::Held6,
+            Place::Network(_) => SetId::HeldNets6,
+        }
+    }
+
     /// Whether the block of a source lies in an interval set.
     pub fn is_network(self, source: Source) -> bool {
         matches!(self.place(source, false), Place::Network(_))

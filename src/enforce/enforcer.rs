@@ -150,6 +150,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let mut batch = std::mem::take(&mut self.actions);
         while !batch.is_empty() {
             self.observer.on_actions(&batch);
+            self.executor.count_slowed(&mut batch);
             let mut rest = batch.as_slice();
             while !rest.is_empty() {
                 rest = self.carry_out(now, rest);

@@ -25,11 +25,18 @@ const FORGIVEN_SINGLY_MAX: usize = 100;
 /// Intervals a transaction: some five milliseconds of an interval set's time.
 const INTERVALS_PER_TRANSACTION: usize = 50;
 
-/// What the rules remember of sources: first who is held, then what was counted.
-const REMEMBERED: [SetId; 19] = [
+/// What the rules remember of sources: first who is held, with what became of their packets, then
+/// what was counted.
+const REMEMBERED: [SetId; 25] = [
     SetId::Held4,
     SetId::Held6,
     SetId::HeldNets6,
+    SetId::Packets4,
+    SetId::Packets6,
+    SetId::PacketsNets6,
+    SetId::Drops4,
+    SetId::Drops6,
+    SetId::DropsNets6,
     SetId::Score4,
     SetId::Score6,
     SetId::Suspect4,
@@ -204,11 +211,7 @@ impl<K: Kernel> Executor<K> {
 
     /// A slowed source's set, and its element there.
     fn slowed(&self, source: Source, timeout: Duration) -> (SetId, Element<'static>) {
-        let set = match self.placement.place(source, false) {
-            Place::Host(SetId::Blocked4, _) => SetId::Held4,
-            Place::Host(..) => SetId::Held6,
-            Place::Network(_) => SetId::HeldNets6,
-        };
+        let set = self.placement.slowed_set(source);
         (set, Element::new(Key::from(source.addr())).timeout(Some(timeout)))
     }
 
@@ -405,9 +408,7 @@ impl<K: Kernel> Executor<K> {
     fn release_from(&mut self, set: SetId, releases: &[Action]) -> Result<(), Error> {
         let is_prefix = |source: Source| self.placement.is_network(source) && !source.is_single();
         let of = |action: &Action| match action {
-            Action::Release { source, forget }
-                if (set == SetId::HeldNets6) == is_prefix(*source) =>
-            {
+            Action::Release { source, forget } if is_of_prefixes(set) == is_prefix(*source) => {
                 remembered(set, *source, forget.as_deref())
             }
             _ => Vec::new(),
@@ -424,7 +425,7 @@ impl<K: Kernel> Executor<K> {
 
     /// The rules forget what they counted; who is held stays so until the daemon has decided.
     pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
-        let [_, _, _, counts @ ..] = &REMEMBERED;
+        let [_, _, _, _, _, _, _, _, _, counts @ ..] = &REMEMBERED;
         self.flush(counts)
     }
 
@@ -466,6 +467,11 @@ fn in_transactions(difference: Difference) -> Vec<Difference> {
     deletes.chain(adds).collect()
 }
 
+/// Whether the elements of a set stand for prefixes that are slowed as a whole.
+fn is_of_prefixes(set: SetId) -> bool {
+    matches!(set, SetId::HeldNets6 | SetId::PacketsNets6 | SetId::DropsNets6)
+}
+
 /// The elements of `set` that stand for a source: its hold, and with `forget` what the rules
 /// remember of it and these ports.
 fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
@@ -474,6 +480,8 @@ fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
     match (set, forget) {
         _ if is_ip4 != address.is_ipv4() => Vec::new(),
         (SetId::Held4 | SetId::Held6 | SetId::HeldNets6, _) => vec![Key::from(address)],
+        (SetId::Packets4 | SetId::Packets6 | SetId::PacketsNets6, _) => vec![Key::from(address)],
+        (SetId::Drops4 | SetId::Drops6 | SetId::DropsNets6, _) => vec![Key::from(address)],
         // Pairs with each address of this host, which run out by themselves.
         (_, None) | (SetId::Pinged4 | SetId::Pinged6, _) => Vec::new(),
         (SetId::Seen4 | SetId::Seen6, Some(ports)) => {

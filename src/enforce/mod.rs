@@ -17,6 +17,7 @@
 //! * `repair`: what other programs did, from notifications (`change`) and from reading; `drift` is
 //!   its state, `fight` tells when they do it again and again.
 //! * `kernel`: what all this needs of nf_tables. [`view`]: the sets as lists show them.
+//!   [`slowed_packets`]: what became of the packets of slowed sources.
 //!
 //! Never here: who scans (the engine's), a file, a name, a wait for anything but netlink.
 
@@ -33,6 +34,7 @@ mod networks;
 mod reconcile;
 mod repair;
 mod services;
+pub(crate) mod slowed_packets;
 mod start;
 pub(crate) mod view;
 

@@ -130,6 +130,16 @@ pub enum SlowEnding {
     Services,
 }
 
+/// What became of a slowed source's packets since it was slowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlowedPackets {
+    /// They passed: those of established connections, answers to our own ones, and those of
+    /// connections that were retransmitted, among others.
+    pub passed: u64,
+    /// They were dropped, or answered as a closed port answers.
+    pub dropped: u64,
+}
+
 /// An event for the log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Report {
@@ -178,6 +188,9 @@ pub enum Report {
         source: Source,
         /// Why.
         ending: SlowEnding,
+        /// What became of its packets meanwhile. The engine does not know it; `None` if the kernel
+        /// does not either.
+        packets: Option<SlowedPackets>,
     },
     /// The kernel acknowledged a block.
     Blocked {

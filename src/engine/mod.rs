@@ -36,7 +36,7 @@ pub use crate::time::MonoTime;
 
 pub use self::core::Engine;
 pub use self::core::manual::Unblocked;
-pub use action::{Action, Ending, Outcome, Report, SlowEnding};
+pub use action::{Action, Ending, Outcome, Report, SlowEnding, SlowedPackets};
 pub use allowlist::AllowList;
 pub use decision::{ConnectionVerdict, NotBlocked, Trigger};
 pub use entry::{Adopted, BlockView};

@@ -34,6 +34,8 @@ pub(super) struct Family {
     pub(super) slack: SetId,
     pub(super) excused: SetId,
     pub(super) passed: SetId,
+    pub(super) packets: SetId,
+    pub(super) drops: SetId,
     /// Protocol and type of an echo request (RFC 792; RFC 4443, 4.1).
     pub(super) echo_request: (u8, u32),
 }
@@ -69,6 +71,8 @@ impl Family {
                 slack: SetId::Slack4,
                 excused: SetId::Excused4,
                 passed: SetId::Passed4,
+                packets: SetId::Packets4,
+                drops: SetId::Drops4,
                 echo_request: (1, 8),
             },
             Self {
@@ -98,6 +102,8 @@ impl Family {
                 slack: SetId::Slack6,
                 excused: SetId::Excused6,
                 passed: SetId::Passed6,
+                packets: SetId::Packets6,
+                drops: SetId::Drops6,
                 echo_request: (58, 128),
             },
         ]
@@ -106,7 +112,12 @@ impl Family {
     /// IPv6 prefixes of `bits` bits, each slowed as a whole.
     pub(super) fn prefixes(bits: u8) -> Self {
         let [_, addresses] = Self::both(bits);
-        Self { held: SetId::HeldNets6, ..addresses }
+        Self {
+            held: SetId::HeldNets6,
+            packets: SetId::PacketsNets6,
+            drops: SetId::DropsNets6,
+            ..addresses
+        }
     }
 
     /// A port of a source.

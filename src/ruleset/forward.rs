@@ -8,6 +8,7 @@ impl Builder<'_> {
     /// New connections that are forwarded: to published ports of containers and virtual machines.
     pub(super) fn forwarded(&self) -> Chain {
         let mut rules = self.not_watched();
+        rules.extend(self.count_slowed());
         rules.extend(self.completions(Statement::CtStatusDnat));
         rules.push(live_connections());
         if self.enforces() {

@@ -7,7 +7,7 @@
 //!   other hosts. `pings`: echo requests.
 //! * `known`: closed ports of clients that use services.
 //! * `segments`: segments that open no connection. [`unwatched`]: ports that are not watched.
-//! * [`slow`]: rules for slowed sources. `unproven`: for blocked ones whose address may be forged.
+//! * [`slow`]: rules for slowed sources; [`slowed_packets`] counts their packets. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
 mod decoy;
@@ -21,6 +21,7 @@ pub(crate) mod reflex;
 pub(crate) mod segments;
 pub(crate) mod sets;
 pub(crate) mod slow;
+pub(crate) mod slowed_packets;
 mod statements;
 mod unproven;
 pub(crate) mod unwatched;
@@ -39,7 +40,7 @@ use crate::nft::model::{
 
 use self::exempt::{EXEMPT_PROBE, allowed_to};
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
-use self::slow::{SLOW_DATAGRAM, SLOW_PROBE, SLOW_SILENT};
+use self::slow::{SLOW_DATAGRAM, SLOW_OTHER, SLOW_PROBE};
 use self::statements::{
     LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, is, is_in, is_invalid, is_not_in, log,
     matches, only_flags, opens, remember, rule, to_service, update,
@@ -257,6 +258,9 @@ impl Builder<'_> {
         if self.holds() {
             sets.extend(reflex::held_sets());
             sets.extend(self.slow_sets());
+            if self.slows() {
+                sets.extend(self.slowed_packets_sets());
+            }
         }
         sets.extend(self.known_sets());
         if self.watches() {
@@ -523,7 +527,7 @@ impl Builder<'_> {
             rules.extend(self.slow_probes(match (self.slows(), counts) {
                 (false, _) => STILL,
                 (true, true) => SLOW_DATAGRAM,
-                (true, false) => SLOW_SILENT,
+                (true, false) => SLOW_OTHER,
             }));
         }
         // With decoys, packets come here only if the decoy's listener is gone; they are logged as

@@ -35,6 +35,7 @@ use std::time::Duration;
 use super::family::{Family, each};
 use super::sets::SetId;
 use super::slow::SLOW;
+use super::slowed_packets;
 use super::statements::{
     LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, log, matches, rule, update,
 };
@@ -144,7 +145,11 @@ impl Tally {
     fn place(&mut self, rule: &RuleInfo) -> Option<&mut u64> {
         let has = |wanted: fn(&Expr) -> bool| rule.expressions.iter().any(wanted);
         match rule.chain.as_str() {
-            SLOW if has(|expr| matches!(expr, Expr::Verdict(VerdictCode::Drop))) => {
+            SLOW if has(|expr| match expr {
+                Expr::Verdict(VerdictCode::Goto(to)) => slowed_packets::is_drop(to),
+                other => matches!(other, Expr::Verdict(VerdictCode::Drop)),
+            }) =>
+            {
                 Some(&mut self.dropped)
             }
             STILL => Some(&mut self.dropped),

@@ -19,7 +19,7 @@ use super::statements::{
 };
 use super::unproven::STILL;
 use super::watch::SPOOFED;
-use super::{Builder, SLOW_SILENT, SetId};
+use super::{Builder, SLOW_OTHER, SetId};
 use crate::nft::model::{Chain, RTN_UNICAST, Rule, Selector, Statement, tcp_flag};
 
 /// The entry for segments with an ACK.
@@ -79,7 +79,7 @@ impl Builder<'_> {
             strange.extend(self.unproven_probes(&[]));
         }
         if self.holds() {
-            strange.extend(self.slow_probes(if self.slows() { SLOW_SILENT } else { STILL }));
+            strange.extend(self.slow_probes(if self.slows() { SLOW_OTHER } else { STILL }));
         }
         let counts = self.config.has_reflex(&self.config.tcp);
         strange.push(rule("", [goto(if counts { REFLEX } else { PROBE })]));

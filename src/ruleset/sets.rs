@@ -123,6 +123,18 @@ pub enum SetId {
     Passed4,
     /// The same for IPv6.
     Passed6,
+    /// Slowed IPv4 sources with a counter of their packets, of which the dropped ones count twice.
+    Packets4,
+    /// The same for IPv6.
+    Packets6,
+    /// The same for slowed prefixes.
+    PacketsNets6,
+    /// Slowed IPv4 sources with a counter of their packets that were dropped.
+    Drops4,
+    /// The same for IPv6.
+    Drops6,
+    /// The same for slowed prefixes.
+    DropsNets6,
     /// (IPv4 source, address of this host) that it pinged lately: each is logged once.
     Pinged4,
     /// The same for IPv6.
@@ -131,7 +143,7 @@ pub enum SetId {
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 64] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -188,6 +200,12 @@ impl SetId {
         Self::Excused6,
         Self::Passed4,
         Self::Passed6,
+        Self::Packets4,
+        Self::Packets6,
+        Self::PacketsNets6,
+        Self::Drops4,
+        Self::Drops6,
+        Self::DropsNets6,
         Self::Pinged4,
         Self::Pinged6,
     ];
@@ -260,6 +278,12 @@ impl SetId {
             Self::Excused6 => SetSpec::new("excused6", PORT6).transient(),
             Self::Passed4 => SetSpec::new("passed4", IP4).transient(),
             Self::Passed6 => SetSpec::new("passed6", IP6).transient(),
+            Self::Packets4 => SetSpec::new("packets4", IP4).transient(),
+            Self::Packets6 => SetSpec::new("packets6", IP6).transient(),
+            Self::PacketsNets6 => SetSpec::new("packets_nets6", IP6).transient(),
+            Self::Drops4 => SetSpec::new("drops4", IP4).transient(),
+            Self::Drops6 => SetSpec::new("drops6", IP6).transient(),
+            Self::DropsNets6 => SetSpec::new("drops_nets6", IP6).transient(),
             Self::Pinged4 => SetSpec::new("pinged4", PAIR4).transient(),
             Self::Pinged6 => SetSpec::new("pinged6", PAIR6).transient(),
         }

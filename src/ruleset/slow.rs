@@ -36,8 +36,9 @@ pub(super) const SLOW: &str = "slow";
 pub(super) const SLOW_PROBE: &str = "slow_probe";
 /// The entry for a datagram that counts toward a block.
 pub(super) const SLOW_DATAGRAM: &str = "slow_datagram";
-/// The entry for another datagram: logged, and not answered.
-pub(super) const SLOW_SILENT: &str = "slow_silent";
+/// The entry for another probe: logged, and not answered.
+pub(super) const SLOW_OTHER: &str = "slow_other";
+const SLOW_SILENT: &str = "slow_silent";
 const SLOW_NEW_ANSWERED: &str = "slow_new_answered";
 const SLOW_NEW: &str = "slow_new";
 const SLOW_ANSWER: &str = "slow_answer";
@@ -109,8 +110,13 @@ impl Builder<'_> {
         why: &'static str,
         of: impl Fn(Family) -> Vec<Statement>,
     ) -> Vec<Rule> {
+        each(self.slowed_families(), why, of)
+    }
+
+    /// The kinds of sources that are slowed.
+    pub(super) fn slowed_families(&self) -> Vec<Family> {
         let families = Family::both(self.config.block.ipv6.first);
-        each(families.into_iter().chain(self.slowed_prefixes()), why, of)
+        families.into_iter().chain(self.slowed_prefixes()).collect()
     }
 
     pub(super) fn slow_sets(&self) -> Vec<Set> {
@@ -148,10 +154,16 @@ impl Builder<'_> {
         rules.extend(self.each_slowed("datagrams of a slowed source, at a low rate", |family| {
             let mut statements =
                 vec![is_protocol(protocol::UDP), is_in(family.source, family.held)];
-            statements.extend(paced(family));
+            statements.extend(self.slow_paced(family));
             statements
         }));
         rules
+    }
+
+    /// As [`paced`], for a slowed source.
+    fn slow_paced(&self, family: Family) -> [Statement; 3] {
+        let [pace, counter, _] = paced(family);
+        [pace, counter, self.drops_slowed()]
     }
 
     fn slow_connections(&self, why: &'static str) -> Vec<Rule> {
@@ -175,7 +187,7 @@ impl Builder<'_> {
                 is_in(family.source, family.held),
                 is_not_in(family.address, family.allowed),
             ];
-            statements.extend(paced(family));
+            statements.extend(self.slow_paced(family));
             statements
         })
     }
@@ -193,6 +205,7 @@ impl Builder<'_> {
 
     /// Which SYNs of a slowed source to a service pass.
     fn slow_chain(&self) -> Chain {
+        let drop = || self.drops_slowed();
         let known = |set: SetId, family: Family, end: Statement| {
             let lookup = Statement::Lookup { set: set.spec(), key: family.connection() };
             vec![lookup, Statement::Counter, end]
@@ -248,17 +261,23 @@ impl Builder<'_> {
         chain(SLOW, slow)
     }
 
-    /// A probe renews the time for which its source is slowed.
-    pub(super) fn slow_renewed(&self) -> Vec<Rule> {
+    /// A probe renews the time for which its source is slowed, and is counted as dropped.
+    fn slow_renewed(&self) -> Vec<Rule> {
         // An address of a slowed prefix is not slowed by itself, and must not renew its prefix: the
         // daemon does.
         let has_prefixes = self.slowed_prefixes().is_some();
         let memory = self.config.block.unproven.timeout;
-        self.each("slowed for as long as it continues", |family| {
-            let is_held = is_in(family.source, family.held);
+        self.each_slowed("slowed for as long as it continues; counted as dropped", |family| {
             let is_known = !has_prefixes || family.held == SetId::Held4;
-            let update = update(family.held, family.source, memory);
-            if is_known { vec![update] } else { vec![is_held, update] }
+            let mut statements = Vec::new();
+            if !is_known {
+                statements.push(is_in(family.source, family.held));
+            }
+            if family.held != SetId::HeldNets6 {
+                statements.push(update(family.held, family.source, memory));
+            }
+            statements.extend(self.renews_counts(family));
+            statements
         })
     }
 
@@ -353,7 +372,11 @@ impl Builder<'_> {
         ));
         probe.push(rule("", [Statement::Counter, silence()]));
 
+        let mut other = self.count_drops("counted as dropped");
+        other.push(rule("", [goto(SLOW_SILENT)]));
+
         vec![
+            self.slow_drop(),
             self.slow_chain(),
             chain(SLOW_ANSWER, answer),
             chain(
@@ -370,6 +393,7 @@ impl Builder<'_> {
                     rule("", [log(STILL_PREFIX, group), silence()]),
                 ],
             ),
+            chain(SLOW_OTHER, other),
             chain(SLOW_AGAIN_UNLOGGED, again_unlogged),
             chain(SLOW_AGAIN, again),
             chain(SLOW_NEW_ANSWERED, new_answered),

@@ -7,7 +7,7 @@
 //! SYN.
 
 use super::reflex::past_rate;
-use super::slow::{SLOW_PROBE, SLOW_SILENT};
+use super::slow::{SLOW_OTHER, SLOW_PROBE};
 use super::statements::{
     back, chain, goto, is_in, is_invalid, is_not_in, log, opens, rule, to_service,
 };
@@ -76,7 +76,7 @@ impl Builder<'_> {
             chain(name, rules)
         };
         let tcp = (!self.tcp.is_empty()).then(|| of(TCP, SLOW_PROBE));
-        let udp = (!self.udp.is_empty()).then(|| of(UDP, SLOW_SILENT));
+        let udp = (!self.udp.is_empty()).then(|| of(UDP, SLOW_OTHER));
         tcp.into_iter().chain(udp).collect()
     }
 }

@@ -43,6 +43,7 @@ impl Builder<'_> {
 
     pub(super) fn watch(&self) -> Chain {
         let mut rules = self.not_watched();
+        rules.extend(self.count_slowed());
         rules.extend(self.completions(Self::of_service()));
         rules.extend([
             live_connections(),
@@ -113,7 +114,12 @@ impl Builder<'_> {
                 [is_from_unspecified(), self.forged()],
             ),
         ]);
-        rules.extend(self.by_transport(PROBE));
+        let [tcp, udp, sctp, other] = self.by_transport(PROBE);
+        rules.extend([tcp, udp, sctp]);
+        if self.slows() && self.config.drops_probes() {
+            rules.extend(self.count_drops("of a slowed source: counted as dropped"));
+        }
+        rules.push(other);
         base_chain("watch", Hook::Input, WATCH_PRIORITY, rules)
     }
 

@@ -55,6 +55,7 @@ mod shared_host;
 mod slack;
 mod slow;
 mod slowed;
+mod slowed_packets;
 mod store;
 mod sweeps;
 mod switches;

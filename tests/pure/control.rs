@@ -67,10 +67,10 @@ fn the_list_is_sorted_aligned_and_escaped() {
     assert_eq!(
         out,
         "\
-ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  SINCE                REASON
-10.77.1.1        blocked  syn   unproven     58 s     1234  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
-192.0.2.0/24     blocked  -     by order    never        0  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
-2001:db8:1::/64  blocked  xmas  proven      1h 2m        7  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  PASSED  SINCE                REASON
+10.77.1.1        blocked  syn   unproven     58 s     1234       -  2026-11-20 15:26:40  syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+192.0.2.0/24     blocked  -     by order    never        0       -  2026-11-20 15:26:40  by hand: abuse\\u{1b}[2J
+2001:db8:1::/64  blocked  xmas  proven      1h 2m        7       -  2026-11-20 15:26:40  xmas scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
 "
     );
     let (code, out, _) = daemon.ctl("list --json");
@@ -81,7 +81,7 @@ ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  SINCE               
     assert_eq!(
         list[0],
         serde_json::json!({"address": "10.77.1.1", "state": "blocked", "cause": "unproven", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
-            "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "renewals": 0, "exempt": []})
+            "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": []})
     );
     assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
 }

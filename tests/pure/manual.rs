@@ -727,6 +727,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         until: None,
         expires_in: None,
         packets: Some(0),
+        passed: Some(0),
         renewals: 0,
         exempt: Vec::new(),
     };

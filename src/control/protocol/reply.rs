@@ -122,9 +122,12 @@ pub struct BlockRow {
     pub until: Option<Stamp>,
     /// Seconds until it ends; null: permanent.
     pub expires_in: Option<u64>,
-    /// Packets dropped since the block; null if the kernel was not asked, or for a network that
-    /// shares intervals with others.
+    /// Packets dropped since the block, or since it was slowed; null if the kernel was not asked, for
+    /// a network that shares intervals with others, and for a slowed source that was not counted.
     pub packets: Option<u64>,
+    /// Of a slowed source, the packets that passed since; null if it was not counted.
+    #[serde(default)]
+    pub passed: Option<u64>,
     /// How often it got a new timeout since it began, or since the daemon started.
     #[serde(default)]
     pub renewals: u32,

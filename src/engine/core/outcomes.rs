@@ -62,7 +62,7 @@ impl Engine {
         self.blocks.on_timer(now, MAX_TIMERS_PER_CALL, actions);
         self.slowed.on_timer(now, MAX_TIMERS_PER_CALL, |source| {
             let ending = SlowEnding::Expired;
-            actions.push(Action::Report(Report::Released { source, ending }));
+            actions.push(Action::Report(Report::Released { source, ending, packets: None }));
         });
         self.review_slowed(now, actions);
         let Self { blocks, policy, always, never_block, ledger, services, counted, .. } = self;
@@ -126,7 +126,7 @@ impl Engine {
         actions: &mut Vec<Action>,
     ) {
         if self.slowed.remove(source) {
-            actions.push(Action::Report(Report::Released { source, ending }));
+            actions.push(Action::Report(Report::Released { source, ending, packets: None }));
         }
     }
 

@@ -24,7 +24,7 @@ use super::facts::start;
 use super::phrases::{count, duration, scan_name, transport as transport_name};
 use super::{Line, level};
 use crate::config::PortSet;
-use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source};
+use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, SlowedPackets, Source};
 use crate::journal::history::State;
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
@@ -233,7 +233,7 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
         Report::Continues { source, state, reason, .. } => {
             vec![format!("attackalert: Host {source} continues its scan, {state}: {reason}")]
         }
-        Report::Released { source, ending } => {
+        Report::Released { source, ending, packets } => {
             let why = match ending {
                 SlowEnding::Expired => "its time is up",
                 SlowEnding::Proven => "its address is proven",
@@ -243,7 +243,11 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
                 SlowEnding::Configuration => "the configuration slows no source",
                 SlowEnding::Services => "services listen on all ports that it probed",
             };
-            vec![format!("adminalert: Host {source} is no longer slowed: {why}.")]
+            let packets = packets.map_or_else(String::new, |packets| {
+                let SlowedPackets { passed, dropped } = packets;
+                format!(" Of its packets {passed} passed and {dropped} were dropped.")
+            });
+            vec![format!("adminalert: Host {source} is no longer slowed: {why}.{packets}")]
         }
         Report::Blocked { source, timeout, reason, renewals, .. } => {
             let time = timeout.map_or_else(

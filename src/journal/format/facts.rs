@@ -182,7 +182,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             facts.extend(why(reason));
             facts
         }
-        Report::Released { source, ending } => {
+        Report::Released { source, ending, packets } => {
             let ending = match ending {
                 SlowEnding::Expired => "expired",
                 SlowEnding::Proven => "proven",
@@ -192,7 +192,14 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 SlowEnding::Configuration => "configuration",
                 SlowEnding::Services => "services",
             };
-            vec![kind("released"), address(source), name, ("ending", ending.into())]
+            vec![
+                kind("released"),
+                address(source),
+                name,
+                ("ending", ending.into()),
+                ("dropped", packets.map(|packets| packets.dropped).into()),
+                ("passed", packets.map(|packets| packets.passed).into()),
+            ]
         }
         Report::Blocked { source, port, timeout, reason, renewals, .. } => {
             let mut facts = vec![
@@ -300,7 +307,7 @@ active:
 scan: address name source destination port ip_options blocking scan proven reason not_blocked would_be
 slowed: address name port timeout blocking scan proven reason
 continues: address name port state scan proven reason
-released: address name ending
+released: address name ending dropped passed
 blocked: address name port timeout renewed renewals scan proven reason
 block-failed: address name error
 unblocked: address name ending

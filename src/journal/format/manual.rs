@@ -69,7 +69,7 @@ fn events() -> Vec<Event> {
         SlowEnding::Configuration,
         SlowEnding::Services,
     ] {
-        notices.push(Notice::Engine(Report::Released { source: host, ending }));
+        notices.push(Notice::Engine(Report::Released { source: host, ending, packets: None }));
     }
     for (mode, ports, excluded) in [
         ("advanced", PortSet::range(1, 9), PortSet::default()),

@@ -218,7 +218,7 @@ pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
     use crate::config::PortSet;
-    use crate::engine::{Ending, NotBlocked, Reason, SlowEnding};
+    use crate::engine::{Ending, NotBlocked, Reason, SlowEnding, SlowedPackets};
     use crate::journal::HostName;
     use crate::probe::{Port, Probe, ScanKind, Transport};
     use std::net::IpAddr;
@@ -346,7 +346,11 @@ pub(crate) mod samples {
                 state: "slowed",
                 reason: reason(ScanKind::Syn),
             }),
-            Notice::Engine(Report::Released { source: host, ending: SlowEnding::Expired }),
+            Notice::Engine(Report::Released {
+                source: host,
+                ending: SlowEnding::Expired,
+                packets: Some(SlowedPackets { passed: 12, dropped: 34 }),
+            }),
             Notice::Engine(Report::BlockFailed {
                 source: host,
                 error: "no space in set\nof 10".into(),

@@ -56,6 +56,7 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
         until: expires_in.map(|seconds| stamp(1_795_188_400 + i64::try_from(seconds).unwrap())),
         expires_in,
         packets: Some(packets),
+        passed: None,
         renewals: 0,
         exempt: Vec::new(),
     }

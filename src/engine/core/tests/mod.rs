@@ -213,7 +213,7 @@ impl Bench {
             Report::Slowed { source, port, timeout, reason, .. } => {
                 format!("slowed {source} {timeout:?} for {port}: {reason}")
             }
-            Report::Released { source, ending } => format!("released {source} {ending:?}"),
+            Report::Released { source, ending, .. } => format!("released {source} {ending:?}"),
             Report::BlockFailed { source, error } => format!("failed {} {error}", source),
             Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
             Report::Exempted { source, exempt } => format!("exempted {exempt} from {source}"),
