@@ -397,10 +397,9 @@ impl<'a> Rules<'a> {
     fn hold(&mut self, now: MonoTime, probe: &Probe, is_blocked: bool, is_strange: bool) -> Hold {
         match probe.port.transport {
             _ if is_blocked => Hold::Repeat,
-            // Packets without ports, and those of SCTP, of which rules see no sockets.
-            Protocol::Sctp | Protocol::Ip => Hold::None,
+            Protocol::Ip => Hold::None,
             _ if self.engine.slowed_source(probe.source).is_none() => Hold::None,
-            Protocol::Udp => Hold::Repeat,
+            Protocol::Udp | Protocol::Sctp => Hold::Repeat,
             Protocol::Tcp if is_strange => Hold::Repeat,
             Protocol::Tcp => self
                 .repeats(now, probe)

@@ -542,15 +542,19 @@ impl Builder<'_> {
     }
 
     fn sctp_probe(&self) -> Chain {
-        let cookie_echo = || is(Selector::SctpChunk, 10);
+        let (init, cookie_echo) = (1, 10);
         let mut rules = vec![
             rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
             service(),
-            rule(
-                "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
-                [is(Selector::SctpChunk, 1), goto(TELL)],
-            ),
         ];
+        if self.slows() {
+            rules.extend(self.slow_sctp([init, cookie_echo]));
+        }
+        let cookie_echo = || is(Selector::SctpChunk, cookie_echo);
+        rules.extend([rule(
+            "INIT; no rule can see whether an SCTP endpoint accepts it, so it is not dropped",
+            [is(Selector::SctpChunk, init), goto(TELL)],
+        )]);
         if self.enforces() {
             rules.extend(self.unproven_probes(&[cookie_echo()]));
         }

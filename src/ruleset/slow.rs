@@ -34,7 +34,7 @@ pub(crate) const ANSWERED_PREFIX: &str = "portsentry: answered ";
 pub(super) const SLOW: &str = "slow";
 /// The entry for a TCP probe.
 pub(super) const SLOW_PROBE: &str = "slow_probe";
-/// The entry for a datagram that counts toward a block.
+/// The entry for a datagram that counts toward a block, and for a probe of SCTP.
 pub(super) const SLOW_DATAGRAM: &str = "slow_datagram";
 /// The entry for another probe: logged, and not answered.
 pub(super) const SLOW_OTHER: &str = "slow_other";
@@ -201,6 +201,25 @@ impl Builder<'_> {
                 goto(to),
             ]
         })
+    }
+
+    /// For `sctp_probe`: the daemon fills in the services. No half of the ports is
+    /// answered, as that of TCP ports is: no rule sends an ABORT, and a kernel without SCTP answers with ICMP errors, one a second,
+    /// so that a scanner would retransmit to answered ports too.
+    pub(super) fn slow_sctp(&self, chunks: [u32; 2]) -> Vec<Rule> {
+        let of = |(chunk, why)| {
+            self.each_slowed(why, |family| {
+                vec![
+                    is(Selector::SctpChunk, chunk),
+                    is_in(family.source, family.held),
+                    is_not_in(family.address, family.allowed),
+                    is_not_in(family.address, family.spared),
+                    goto(SLOW_DATAGRAM),
+                ]
+            })
+        };
+        let whys = ["of a slowed source, to a port that no service is known to have", ""];
+        chunks.into_iter().zip(whys).flat_map(of).collect()
     }
 
     /// Which SYNs of a slowed source to a service pass.

@@ -297,6 +297,63 @@ fn every_scan_is_proven_within_seconds() {
     }
 }
 
+/// No rule can send an ABORT, and ICMP errors, with which a kernel without SCTP answers, come once a
+/// second: the sender of retransmissions could not be told from a blind one. So such a scanner stays
+/// slowed, and gets no answer.
+// P2, P28
+#[test]
+fn an_sctp_scan_is_slowed_and_learns_nothing() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    println!("{:12}{:6}{:>10}{:>10}", "scan", "IP", "slowed s", "answers");
+    for six in [false, true] {
+        let scene = scene();
+        let (target, source) = if six { ("fd69:1::1", "fd69:77::2") } else { (HOST, "10.69.1.2") };
+        let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
+        let unreachable = "icmp type destination-unreachable counter";
+        let unreachable_six = "icmpv6 type destination-unreachable counter";
+        let rules = format!(
+            "table inet t {{ chain c {{ type filter hook output priority 500; {unreachable}; {unreachable_six}; meta l4proto sctp counter; }}; }}"
+        );
+        scene.host.run("nft", &[&rules]);
+        let answers = || -> u32 {
+            let rules = scene.host.run("nft", &["list", "chain", "inet", "t", "c"]);
+            let counters = rules.split("counter packets ").skip(1);
+            counters.map(|text| text.split(' ').next().unwrap().parse::<u32>().unwrap()).sum()
+        };
+        // Without the ports that are not watched at the defaults.
+        let mut words = vec!["-n", "-Pn", "-sY", "-p1-112,114-138,140-1023", target];
+        if six {
+            words.insert(0, "-6");
+        } else {
+            words.splice(0..0, ["-e", DEVICE, "-S", source]);
+        }
+        let begun = Instant::now();
+        let mut nmap = scene.scanner.spawn("nmap", &words);
+        let is_slowed = || state_of(&daemon, source) == Some(("slowed".to_owned(), false));
+        assert!(eventually(Duration::from_secs(10), is_slowed), "{}", daemon.log());
+        let slowed = begun.elapsed();
+        let before = answers();
+        assert!(eventually(Duration::from_secs(60), || nmap.0.try_wait().unwrap().is_some()));
+        let learned = answers() - before;
+        println!(
+            "{:12}IPv{:<3}{:>10.1}{learned:>10}   {:.1} s in all",
+            "-sY -T3",
+            if six { 6 } else { 4 },
+            slowed.as_secs_f64(),
+            begun.elapsed().as_secs_f64()
+        );
+        assert_eq!(learned, 0);
+        // By its retransmissions, which also keep it slowed.
+        assert_eq!(state_of(&daemon, source), Some(("slowed".to_owned(), false)));
+        // It can still be proven by other scans.
+        assert_eq!(daemon.json(&["show", source])["proof"]["blind"], false);
+        let row = daemon.json(&["list"])[0].clone();
+        assert!(row["packets"].as_u64() > Some(1500), "{row}");
+    }
+}
+
 // P3
 #[test]
 fn blind_retries_prove_nobody() {
