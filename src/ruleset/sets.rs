@@ -304,8 +304,8 @@ impl SetId {
         Self::from_name(spec.name)
     }
 
-    /// Whether the reflex fills it: many short-lived elements, with limits that only rules can
-    /// write.
+    /// Whether the reflex or the rules for slowed sources decide by it: many short-lived elements, with
+    /// limits that only rules can write.
     pub const fn is_reflex(self) -> bool {
         let is_clients = matches!(
             self,
@@ -318,7 +318,16 @@ impl SetId {
                 | Self::Excused4
                 | Self::Excused6
         );
-        self.spec().transient && !is_clients
+        let is_figures = matches!(
+            self,
+            Self::Packets4
+                | Self::Packets6
+                | Self::PacketsNets6
+                | Self::Drops4
+                | Self::Drops6
+                | Self::DropsNets6
+        );
+        self.spec().transient && !is_clients && !is_figures
     }
 
     /// Whether it holds ranges (flag `interval`).

@@ -41,6 +41,9 @@ pub(super) const SLOW_OTHER: &str = "slow_other";
 const SLOW_SILENT: &str = "slow_silent";
 const SLOW_NEW_ANSWERED: &str = "slow_new_answered";
 const SLOW_NEW: &str = "slow_new";
+const SLOW_FLOOD: &str = "slow_flood";
+const SLOW_FLOOD_NEW: &str = "slow_flood_new";
+const SLOW_FLOOD_ANSWERED: &str = "slow_flood_answered";
 const SLOW_ANSWER: &str = "slow_answer";
 const SLOW_ANSWERED: &str = "slow_answered";
 const SLOW_AGAIN: &str = "slow_again";
@@ -49,11 +52,21 @@ const SLOW_AGAIN_UNLOGGED: &str = "slow_again_unlogged";
 /// Maximum elements of each set. Beyond it, probes are dropped, and new connections pass at once, as
 /// many as [`UNASKED`] allows.
 const SIZE: u32 = 400_000;
-/// Maximum ports that are remembered. Those that are answered are among them, in a set of twice the
-/// size, so that it is never full before: a port whose answer could not be recorded would count as
-/// silent, and a sender that fills the set could so prove a source that it only names.
-const PROBED_SIZE: u32 = 200_000;
-const _: () = assert!(PROBED_SIZE * 2 <= SIZE);
+/// Maximum ports that are remembered. Half of them are answered, and are remembered as long in a
+/// larger set, so that it is never full before: a port whose answer could not be recorded would count
+/// as silent, and a sender that fills the set could so prove a source that it only names.
+const PROBED_SIZE: u32 = 300_000;
+const _: () = assert!(PROBED_SIZE < SIZE);
+/// New ports that are remembered while their source is slowed: [`PROBED_BURST`] at once, and as many a
+/// second as come to [`PROBED_LONG`] within that time.
+const PROBED_LONG: u64 = 80_000;
+const PROBED_BURST: u32 = 20_000;
+/// More new ports than that are a flood of forged sources, with some ports each. Then only those of
+/// sources far past the trigger are remembered, for [`PROBED_SHORT`], in which every stack
+/// retransmits: a scanner is proven by them. 40,000 * 4 and the burst are 180,000, with those of
+/// [`PROBED_LONG`] 280,000.
+const PROBED_FLOOD_RATE: u32 = 40_000;
+const PROBED_SHORT: Duration = Duration::from_secs(4);
 /// A SYN that comes again sooner is not a retransmission: the first one follows after a second, of
 /// some stacks after 0.9.
 const YOUNG: Duration = Duration::from_millis(700);
@@ -347,20 +360,48 @@ impl Builder<'_> {
         }));
         again.push(rule("", [log(SILENT_PREFIX, group), silence()]));
 
-        let mut new_answered = self.each("", |family| {
-            vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
-        });
-        new_answered.push(rule("the set is full", [Statement::Counter, silence()]));
+        let new_answered = |memory| {
+            let mut rules = self.each("", |family| {
+                vec![add(family.answered, family.port(), memory), goto(SLOW_ANSWERED)]
+            });
+            rules.push(rule("the set is full", [Statement::Counter, silence()]));
+            rules
+        };
+        let decided = |answered| {
+            [
+                rule(
+                    "a random half of the ports is answered; no sender can predict which",
+                    [is(Selector::Random(2), 0), goto(answered)],
+                ),
+                rule("", [goto(SLOW_SILENT)]),
+            ]
+        };
         let mut new = self.each("far past the trigger after so many ports", |family| {
             vec![tally(family), update(family.far, family.source, memory)]
         });
-        new.extend([
-            rule(
-                "a random half of the ports is answered; no sender can predict which",
-                [is(Selector::Random(2), 0), goto(SLOW_NEW_ANSWERED)],
-            ),
-            rule("", [goto(SLOW_SILENT)]),
-        ]);
+        let mut flood = new.clone();
+        new.extend(decided(SLOW_NEW_ANSWERED));
+        flood.extend(self.each("of the others there are too many", |family| {
+            vec![is_not_in(family.source, family.far), goto(SLOW_SILENT)]
+        }));
+        let over = Statement::LimitOver { rate: PROBED_FLOOD_RATE, burst: PROBED_BURST };
+        flood.extend(self.each(
+            "more than can be remembered: who goes on waits for the second retransmission, as no proof is possible",
+            |family| {
+                vec![
+                    is_in(family.source, family.far),
+                    over.clone(),
+                    update(family.patient, family.source, memory),
+                    goto(SLOW_SILENT),
+                ]
+            },
+        ));
+        flood.extend(self.each("remembered for a short time", |family| {
+            vec![add(family.probed, family.port(), PROBED_SHORT), goto(SLOW_FLOOD_NEW)]
+        }));
+        flood.push(rule("the set is full", [Statement::Counter, silence()]));
+        let long = PROBED_LONG / memory.as_secs().max(1);
+        let long = u32::try_from(long).unwrap_or(PROBED_FLOOD_RATE).clamp(1, PROBED_FLOOD_RATE);
 
         let renewed = self.slow_renewed();
         let mut datagram = renewed.clone();
@@ -376,20 +417,14 @@ impl Builder<'_> {
             // A rule of its own, which matches when the set of sources is full too.
             probe.extend(self.each("", known(ports, SLOW_AGAIN)));
         }
+        probe.push(rule(
+            "a new port, of more than can be remembered for that long",
+            [Statement::LimitOver { rate: long, burst: PROBED_BURST }, goto(SLOW_FLOOD)],
+        ));
         probe.extend(self.each("a new port", |family| {
             vec![add(family.probed, family.port(), memory), goto(SLOW_NEW)]
         }));
-        probe.extend(self.each(
-            "the set is full: who goes on waits for the second retransmission, as no proof is possible",
-            |family| {
-                vec![
-                    tally(family),
-                    update(family.far, family.source, memory),
-                    update(family.patient, family.source, memory),
-                ]
-            },
-        ));
-        probe.push(rule("", [Statement::Counter, silence()]));
+        probe.push(rule("the set is full", [goto(SLOW_FLOOD)]));
 
         let mut other = self.count_drops("counted as dropped");
         other.push(rule("", [goto(SLOW_SILENT)]));
@@ -415,8 +450,11 @@ impl Builder<'_> {
             chain(SLOW_OTHER, other),
             chain(SLOW_AGAIN_UNLOGGED, again_unlogged),
             chain(SLOW_AGAIN, again),
-            chain(SLOW_NEW_ANSWERED, new_answered),
+            chain(SLOW_NEW_ANSWERED, new_answered(memory)),
             chain(SLOW_NEW, new),
+            chain(SLOW_FLOOD_ANSWERED, new_answered(PROBED_SHORT)),
+            chain(SLOW_FLOOD_NEW, decided(SLOW_FLOOD_ANSWERED).into()),
+            chain(SLOW_FLOOD, flood),
             chain(SLOW_DATAGRAM, datagram),
             chain(SLOW_PROBE, probe),
         ]
