@@ -96,7 +96,7 @@ fn exhaust(scene: &Scene) {
     let connections = (0..400_000u32)
         .map(|n| format!("{} . {HOST} . {} . 20 timeout 60s", address(n), 1024 + n / 65_536));
     let ports =
-        (0..200_000u32).map(|n| format!("{} . 6 . {} timeout 60s", address(n), 110 + n / 65_536));
+        (0..300_000u32).map(|n| format!("{} . 6 . {} timeout 60s", address(n), 110 + n / 65_536));
     let add = |set: &str, elements: Vec<String>| {
         format!("add element inet portsentry {set} {{ {} }}\n", elements.join(", "))
     };
