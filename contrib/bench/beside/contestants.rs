@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `about` | one line: what it is and how it is set up |
 //! | `rules.nft` | static rules, loaded before it starts and again after a flush, as nftables.service does |
-//! | `packages` | Debian packages that are unpacked for it; `predecessor`: PortSentry 1.2, which newer Debians do not have |
+//! | `packages` | Debian packages that are unpacked for it, `name/sid` for the newest one; `predecessor`: PortSentry 1.2, which newer Debians do not have |
 //! | `root/` | files laid over the packages |
 //! | `start` | script that starts it, and returns when it is ready |
 //! | `many` | script after `start` that stops it, gives it the blocks of /beside/addresses, writes /beside/go, and starts it again |
@@ -74,6 +74,7 @@ pub fn all() -> Vec<Contestant> {
         "nft-trap",
         "nft-distinct",
         "portsentry-1.2",
+        "portsentry-2",
         "fail2ban",
         "scanlogd",
         "psad",
