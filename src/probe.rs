@@ -185,6 +185,34 @@ impl FromStr for ScanKind {
     }
 }
 
+/// What a SYN shows of the program that sent it. No stack of an operating system sends such ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Signature {
+    /// Nothing.
+    #[default]
+    None,
+    /// masscan: the IP id is destination address, destination port and sequence number, combined by
+    /// exclusive or.
+    Masscan,
+    /// Mirai and its descendants: the sequence number is the destination address.
+    Mirai,
+    /// nmap's window. All SYNs that one run of it sends first have this sequence number, whatever
+    /// source address they have.
+    Sequence(u32),
+}
+
+impl Signature {
+    /// The name of the program.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "unknown",
+            Self::Masscan => "masscan",
+            Self::Mirai => "mirai",
+            Self::Sequence(_) => "nmap",
+        }
+    }
+}
+
 /// One packet or handshake that touched a port of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probe {
@@ -201,4 +229,6 @@ pub struct Probe {
     pub ambiguous: bool,
     /// The IPv4 header has options (shown in the classic log).
     pub ip_options: bool,
+    /// What it shows of the program that sent it.
+    pub signature: Signature,
 }

@@ -23,7 +23,7 @@ use portsentry::config::{Config, UnprovenAction};
 use portsentry::engine::{
     Action, CAPACITY, Engine, MonoTime, NEWCOMER_BYTES, Outcome, Policy, Trigger, suspect_bytes,
 };
-use portsentry::probe::{Port, Probe, ScanKind, Transport};
+use portsentry::probe::{Port, Probe, ScanKind, Signature, Transport};
 use portsentry::wire;
 
 /// The system's allocator, counting.
@@ -302,5 +302,6 @@ fn tcp(source: IpAddr, number: u16) -> Probe {
         scan: ScanKind::Syn,
         ambiguous: false,
         ip_options: false,
+        signature: Signature::None,
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Admins, Block, Capture, ClosedPorts, CommandOn, CommandWhen, Config, Control, Escalate,
-    Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, OnExit,
-    OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven, UnprovenAction,
-    Unwatched,
+    Admins, Block, Campaign, CampaignAction, Capture, ClosedPorts, CommandOn, CommandWhen, Config,
+    Control, Escalate, Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode,
+    NeverBlock, OnExit, OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven,
+    UnprovenAction, Unwatched,
 };
 
 impl Default for Config {
@@ -64,6 +64,8 @@ impl Default for Config {
                 },
                 total: 1_000_000,
             },
+            // Others than its owner can forge a whole network.
+            campaign: Campaign { action: CampaignAction::Report },
             never_block: NeverBlock {
                 own_addresses: true,
                 gateways: true,

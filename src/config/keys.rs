@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::field::Field;
 use super::keyword::keywords;
 use super::{
-    ClosedPorts, CommandOn, CommandWhen, Config, Facility, LogFormat, LogTarget, Method, Mode,
-    OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched, written,
+    CampaignAction, ClosedPorts, CommandOn, CommandWhen, Config, Facility, LogFormat, LogTarget,
+    Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched, written,
 };
 
 /// One key.
@@ -276,6 +276,7 @@ pub const KEYS: &[Key] = &[
         ),
         Live
     ),
+    key!(campaign.action, Kind::Word(keywords::<CampaignAction>), Live),
     key!(never_block.own_addresses, Kind::Switch, Live),
     key!(never_block.gateways, Kind::Switch, Live),
     key!(never_block.resolvers, Kind::Switch, Live),

@@ -2,8 +2,8 @@
 //! print and list them.
 
 use super::{
-    ClosedPorts, CommandOn, CommandWhen, Facility, LogFormat, LogTarget, Method, Mode, OnExit,
-    OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched,
+    CampaignAction, ClosedPorts, CommandOn, CommandWhen, Facility, LogFormat, LogTarget, Method,
+    Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched,
 };
 
 /// Keywords with their values.
@@ -65,6 +65,11 @@ impl Keyword for ProtocolAction {
 impl Keyword for UnprovenAction {
     const KEYWORDS: Keywords<Self> =
         &[("block", Self::Block), ("slow", Self::Slow), ("report", Self::Report)];
+}
+
+impl Keyword for CampaignAction {
+    const KEYWORDS: Keywords<Self> =
+        &[("report", Self::Report), ("slow", Self::Slow), ("block", Self::Block)];
 }
 
 impl Keyword for CommandOn {

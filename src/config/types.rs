@@ -35,6 +35,8 @@ pub struct Config {
     pub scan_window: Duration,
     /// Duration and number of blocks.
     pub block: Block,
+    /// What happens to several sources that share a scan.
+    pub campaign: Campaign,
     /// Hosts that are never blocked.
     pub never_block: NeverBlock,
     /// Addresses and networks that are never blocked.
@@ -101,6 +103,11 @@ impl Config {
             && (self.may_block(&self.tcp) || self.may_block(&self.udp))
     }
 
+    /// Whether the networks of campaigns are treated so.
+    pub fn campaigns_are(&self, action: CampaignAction) -> bool {
+        self.campaign.action == action && (self.may_block(&self.tcp) || self.may_block(&self.udp))
+    }
+
     /// Whether the rules count probes of this transport and slow or hold sources: only if the daemon
     /// would slow or block an unproven source at once.
     pub fn has_reflex(&self, protocol: &Protocol) -> bool {
@@ -132,6 +139,24 @@ pub enum ClosedPorts {
     /// The same, and what a slowed source gets no answer to goes on to other firewalls as well:
     /// they drop it, and log it.
     Pass,
+}
+
+/// `campaign`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Campaign {
+    /// What happens to the network of its sources.
+    pub action: CampaignAction,
+}
+
+/// `campaign.action`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CampaignAction {
+    /// It is reported.
+    Report,
+    /// It is slowed, as an unproven source is.
+    Slow,
+    /// It is blocked, as an unproven source is.
+    Block,
 }
 
 /// `unwatched`.

@@ -23,9 +23,9 @@ pub(crate) mod workers;
 pub use handler::{Answer, Caller, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
-    AllowRow, BlockRow, Cause, Causes, Decoys, HistoryRow, Intake, Kind, Observed, Outcome,
-    PortName, PortUse, Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses, Shown,
-    Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching,
+    AllowRow, BlockRow, CampaignFigures, Cause, Causes, Decoys, HistoryRow, Intake, Kind, Observed,
+    Outcome, PortName, PortUse, Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses,
+    Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching,
     WouldBeRow,
 };
 pub use server::{Feed, Server};

@@ -223,7 +223,7 @@ pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 9] {
         state(row.state).to_owned(),
         row.scan.unwrap_or_else(|| "-".to_owned()),
         cause(row.cause).to_owned(),
-        ends_in(row.expires_in),
+        if row.state == State::Reported { "-".to_owned() } else { ends_in(row.expires_in) },
         number(row.packets),
         number(row.passed),
         zone.stamp(row.since),
@@ -239,6 +239,7 @@ pub(super) fn state(state: State) -> &'static str {
     match state {
         State::Blocked => "blocked",
         State::Slowed => "slowed",
+        State::Reported => "reported",
     }
 }
 
@@ -248,6 +249,7 @@ fn cause(cause: Cause) -> &'static str {
         Cause::Unproven => "unproven",
         Cause::Proven => "proven",
         Cause::Order => "by order",
+        Cause::Campaign => "campaign",
     }
 }
 
@@ -389,6 +391,11 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         pair(out, "mode", "observe: nothing is dropped")?;
     }
     exemptions(out, shown.exempt_from.as_ref(), shown.allowed.as_ref(), zone)?;
+    if let Some(row) = &shown.campaign {
+        let since = zone.stamp(row.since);
+        let (what, is) = (&row.reason, state(row.state));
+        pair(out, "campaign", &format!("{}, {is}, since {since}: {what}", row.address))?;
+    }
     if shown.touched > 0 || !shown.ports.is_empty() {
         let total = shown.touched.max(u64::try_from(shown.ports.len()).unwrap_or(u64::MAX));
         pair(
@@ -480,6 +487,17 @@ pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Resu
                 "slowed     {who} for {time}, not blocked, for {}: {}",
                 text("port"),
                 text("reason")
+            )
+        }
+        "campaign" => {
+            let number = |key: &str| event.get(key).and_then(Value::as_u64).unwrap_or_default();
+            let with = event.get("program").and_then(Value::as_str);
+            let with = with.map_or_else(String::new, |program| format!(" with {program}"));
+            format!(
+                "campaign   {who}{with}, {}: {} probed {}",
+                text("state"),
+                count(number("sources"), "source"),
+                count(number("ports"), "port")
             )
         }
         "released" => format!("released   {who} is not slowed any more ({})", text("ending")),

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::rows::{details, kernel, network_row, row, slowed_rows};
+use super::rows::{campaign_rows, details, kernel, network_row, row, slowed_rows};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
 use crate::enforce::{HOSTS, Placement};
@@ -89,8 +89,9 @@ impl Listing {
         let packets = packets.clone();
         let mut listing =
             Self { packets, connection, placement, networks, left: known.into_iter() };
-        let slowed = slowed_rows(&listing.packets, &mut listing.connection, placement)?;
-        Ok(std::iter::from_fn(move || listing.next_page()).flatten().chain(slowed))
+        let mut others = slowed_rows(&listing.packets, &mut listing.connection, placement)?;
+        others.extend(campaign_rows(&listing.packets)?);
+        Ok(std::iter::from_fn(move || listing.next_page()).flatten().chain(others))
     }
 
     fn next_page(&mut self) -> Option<Vec<BlockRow>> {

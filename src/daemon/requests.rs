@@ -13,29 +13,34 @@ use ipnet::IpNet;
 use super::listing::{Listing, network_rows};
 use super::observed::Familiar;
 use super::protected::ProtectionReason;
-use super::rows::{MEND, details, kernel, proof, row, slowed_row, slowed_rows, time_of_day};
+use super::rows::{
+    MEND, campaign_row, campaign_rows, details, kernel, proof, row, slowed_row, slowed_rows,
+    time_of_day,
+};
 use super::status;
 use super::supervisor::{NotSwitched, Order, Reloaded};
 use super::switches::Switch;
 use super::tested::tested;
 use super::view::SharedView;
-use crate::config::{Config, DEFAULT_PATH, Keyword, Mode};
+use crate::config::{CampaignAction, Config, DEFAULT_PATH, Keyword, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow, Kind,
     Observed, PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status,
     Target, Tested, WouldBeRow,
 };
 use crate::enforce::{BlockError, Place, Placement, UnblockedAll, slowed_packets, view};
-use crate::engine::{AccountView, ObservedView, Reason, SlowedView, Source, Unblocked};
+use crate::engine::{
+    AccountView, CampaignView, ObservedView, Reason, SlowedView, Source, Unblocked,
+};
 use crate::errors::error_chain;
 use crate::journal::format::duration;
 use crate::journal::{Notice, history};
 use crate::netlink::sock_diag::SockDiag;
 use crate::nft::text::Form;
-use crate::nft::{Connection, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
+use crate::nft::{Connection, Key, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
 use crate::packet::command::{Command, Known};
 use crate::probe::{Port, ScanKind};
-use crate::ruleset::SCHEMA;
+use crate::ruleset::{SCHEMA, SetId, known};
 use crate::store::clock;
 use crate::sys::mailbox::Link;
 use crate::sys::users;
@@ -56,6 +61,8 @@ struct Found {
     exempt_from: Option<Target>,
     /// Of a slowed source.
     proof: Option<Proof>,
+    /// Of a network around it.
+    campaign: Option<(CampaignView, CampaignAction)>,
 }
 
 /// Answers requests from what the threads know and what the kernel's sets hold.
@@ -235,6 +242,7 @@ impl RequestHandler {
         let mut rows = self.blocks()?;
         let packets = self.packets.clone();
         rows.extend(slowed_rows(&packets, self.connection()?, placement)?);
+        rows.extend(campaign_rows(&packets)?);
         Ok(Answer::sorted(rows))
     }
 
@@ -261,15 +269,12 @@ impl RequestHandler {
     }
 
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
-        let Target::Address(address) = target else {
-            let remedy = "\"portsentryctl list\" shows networks";
-            return Err(Refusal::new(Kind::BadRequest, "show takes one address", remedy));
-        };
+        let Target::Address(address) = target else { return self.show_campaign(target) };
         let found = self.look_up(address)?;
-        let Found { account, blocks_before, allowed, block, exempt_from, proof } = found;
+        let Found { account, blocks_before, allowed, block, exempt_from, proof, campaign } = found;
         let observed = self.config().mode == Mode::Observe;
         let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
-        if !is_known && block.is_none() && exempt_from.is_none() {
+        if !is_known && block.is_none() && exempt_from.is_none() && campaign.is_none() {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
         }
         let ports = account.as_ref().map(|account| account.ports.as_slice()).unwrap_or_default();
@@ -289,12 +294,40 @@ impl RequestHandler {
             blocks_before: u64::from(blocks_before),
             proof,
             block,
+            campaign: campaign.as_ref().map(campaign_row),
+        })
+    }
+
+    /// The campaign of a network.
+    fn show_campaign(&mut self, target: Target) -> Result<Shown, Refusal> {
+        let rows = campaign_rows(&self.packets)?;
+        let Some(row) = rows.into_iter().find(|row| row.address == target) else {
+            let message = format!("{target} is no campaign's network");
+            let remedy =
+                "show takes an address, or a campaign's network as \"portsentryctl list\" has it";
+            return Err(Refusal::new(Kind::No, message, remedy));
+        };
+        Ok(Shown {
+            address: target,
+            block: Some(row.clone()).filter(|row| row.state != State::Reported),
+            exempt_from: None,
+            allowed: None,
+            ports: Vec::new(),
+            touched: 0,
+            scans: Vec::new(),
+            proven: false,
+            first_seen: row.since,
+            last_seen: None,
+            blocks_before: 0,
+            proof: None,
+            campaign: Some(row),
+            observed: self.config().mode == Mode::Observe,
         })
     }
 
     /// What is known of an address, and how the rules treat it.
     fn look_up(&mut self, address: IpAddr) -> Result<Found, Refusal> {
-        let Known { account, blocks_before, slowed } =
+        let Known { account, blocks_before, slowed, campaign } =
             self.packets.ask(|answer| Command::Account(address, answer))?;
         let allowed = {
             let protected = Arc::clone(&self.view.lock().protected);
@@ -315,7 +348,21 @@ impl RequestHandler {
             (None, Some(slowed)) => Some(self.slowed_block(slowed)?),
             (block, _) => block,
         };
-        Ok(Found { account, blocks_before, allowed, block, exempt_from, proof })
+        let is_held = allowed.is_none()
+            && exempt_from.is_none()
+            && campaign.is_some_and(|(view, _)| view.until.is_some())
+            && !self.is_known_client(address)?;
+        let block = block.or_else(|| campaign.as_ref().filter(|_| is_held).map(campaign_row));
+        Ok(Found { account, blocks_before, allowed, block, exempt_from, proof, campaign })
+    }
+
+    /// Whether an address completed connections lately, for which the rules exempt it from campaigns.
+    fn is_known_client(&mut self, address: IpAddr) -> Result<bool, Refusal> {
+        let source = Source::of(address, known::prefix_len(self.config().block.ipv6));
+        let set = if source.addr().is_ipv4() { SetId::Known4 } else { SetId::Known6 };
+        // Without excused ports there is no such set.
+        let found = self.connection()?.get_element(set, Key::from(source.addr()));
+        Ok(matches!(found, Ok(Some(_))))
     }
 
     fn slowed_block(&mut self, slowed: &(SlowedView, Reason)) -> Result<BlockRow, Refusal> {
@@ -339,6 +386,7 @@ impl RequestHandler {
         let standing = match &block {
             _ if allowed.is_some() => Standing::Allowed,
             Some(row) if row.state == State::Slowed => Standing::Slowed,
+            Some(row) if row.cause == Cause::Campaign => Standing::Unproven,
             Some(row) if row.cause == Cause::Unproven && self.stops_only_openings(row) => {
                 Standing::Unproven
             }

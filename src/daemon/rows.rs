@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::control::{BlockRow, Cause, Kind, Proof, Refusal, Stamp, State};
+use crate::config::CampaignAction;
+use crate::control::{BlockRow, CampaignFigures, Cause, Kind, Proof, Refusal, Stamp, State};
 use crate::enforce::{Placement, slowed_packets};
-use crate::engine::{MonoTime, ProofView, Reason, SlowedPackets, SlowedView, Source};
+use crate::engine::{
+    CampaignView, MonoTime, ProofView, Reason, Shared, SlowedPackets, SlowedView, Source,
+};
 use crate::errors::error_chain;
 use crate::nft::{Connection, ElementInfo};
 use crate::packet::command::{BlockDetails, Command};
@@ -72,6 +75,7 @@ pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetail
         passed: None,
         renewals: known.map_or(0, |known| known.renewals),
         exempt: Vec::new(),
+        campaign: None,
     }
 }
 
@@ -95,6 +99,7 @@ pub(super) fn slowed_row(
         passed: packets.map(|packets| packets.passed),
         renewals: 0,
         exempt: Vec::new(),
+        campaign: None,
     }
 }
 
@@ -115,6 +120,47 @@ pub(super) fn slowed_rows(
     }
 }
 
+/// The line of a campaign. Packets are not counted for it alone.
+pub(super) fn campaign_row((view, action): &(CampaignView, CampaignAction)) -> BlockRow {
+    let program = match view.shared {
+        Shared::Network(_) => None,
+        Shared::Signature(signature) => Some(signature.name().to_owned()),
+    };
+    let with = program.as_ref().map_or_else(String::new, |program| format!(" with {program}"));
+    let left = view.until.map(|until| until.since(clock::now()));
+    BlockRow {
+        address: view.address().into(),
+        state: match action {
+            CampaignAction::Report => State::Reported,
+            CampaignAction::Slow => State::Slowed,
+            CampaignAction::Block => State::Blocked,
+        },
+        cause: Cause::Campaign,
+        scan: None,
+        proven: false,
+        reason: format!("campaign{with}: {} sources, {} ports", view.sources, view.ports),
+        since: Some(time_of_day(view.since)),
+        until: left.map(ahead),
+        expires_in: left.map(|left| left.as_secs()),
+        packets: None,
+        passed: None,
+        renewals: 0,
+        exempt: Vec::new(),
+        campaign: Some(CampaignFigures {
+            program,
+            sources: view.sources,
+            ports: view.ports,
+            port: view.port.to_string(),
+            scanner: view.scanner,
+        }),
+    }
+}
+
+/// The campaigns.
+pub(super) fn campaign_rows(packets: &Link<Command>) -> Result<Vec<BlockRow>, Refusal> {
+    Ok(packets.ask(Command::Campaigns)?.iter().map(campaign_row).collect())
+}
+
 /// The line of a blocked network; `packets`: what the kernel counted for it alone.
 pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
     let left = block.expires.map(|end| end.since(clock::now()));
@@ -132,6 +178,7 @@ pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
         passed: None,
         renewals: 0,
         exempt: block.exempt.iter().map(|network| Source::from(*network).into()).collect(),
+        campaign: None,
     }
 }
 

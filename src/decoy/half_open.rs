@@ -173,7 +173,7 @@ impl HalfOpen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::{Port, ScanKind, Transport};
+    use crate::probe::{Port, ScanKind, Signature, Transport};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::net::{IpAddr, Ipv4Addr};
@@ -193,6 +193,7 @@ mod tests {
             scan: ScanKind::Syn,
             ambiguous: false,
             ip_options: false,
+            signature: Signature::None,
         }
     }
 

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::config::{Config, PortSet};
-use crate::probe::{FIRST_UNPRIVILEGED, Probe, ScanKind, Transport};
+use crate::probe::{FIRST_UNPRIVILEGED, Probe, ScanKind, Signature, Transport};
 use crate::sys::privilege;
 use crate::time::MonoTime;
 use half_open::{HalfOpen, Key};
@@ -421,6 +421,7 @@ impl Decoy {
             scan: ScanKind::Connect,
             ambiguous: false,
             ip_options: false,
+            signature: Signature::None,
         };
         let has_passed = engine.handshake(&probe);
         if has_passed && !self.banner.is_empty() && tcp::send_banner(&socket, &self.banner) {

@@ -27,10 +27,13 @@ const INTERVALS_PER_TRANSACTION: usize = 50;
 
 /// What the rules remember of sources: first who is held, with what became of their packets, then
 /// what was counted.
-const REMEMBERED: [SetId; 25] = [
+const REMEMBERED: [SetId; 28] = [
     SetId::Held4,
     SetId::Held6,
     SetId::HeldNets6,
+    SetId::Campaigns4,
+    SetId::Campaigns6,
+    SetId::Campaigns6Wide,
     SetId::Packets4,
     SetId::Packets6,
     SetId::PacketsNets6,
@@ -181,6 +184,7 @@ impl<K: Kernel> Executor<K> {
             }
             // Not of a block, or carried out in runs.
             Action::Slow { source, timeout } => self.slow(*source, *timeout),
+            Action::Campaign { network, timeout } => self.campaign(*network, *timeout),
             Action::Count { .. } | Action::Release { .. } | Action::Report(_) => {}
         }
         Ok(())
@@ -192,6 +196,21 @@ impl<K: Kernel> Executor<K> {
         // The rules do not renew a slowed prefix.
         if let Err(error) = self.kernel.renew(set, &element) {
             log::warn!("cannot slow {source}: {}", error_chain(&error));
+        }
+    }
+
+    /// Slows or blocks the network of a campaign, or ends that.
+    fn campaign(&mut self, network: Source, timeout: Option<Duration>) {
+        let Some(set) = SetId::of_campaign(network.addr(), network.prefix_len()) else { return };
+        let key = Key::from(network.addr());
+        let element = Element::new(key).timeout(timeout);
+        let result = match timeout {
+            Some(_) => self.kernel.renew(set, &element).map(|_| ()),
+            // It ran out.
+            None => self.kernel.delete(set, &[Element::new(key)]),
+        };
+        if let Err(error) = result {
+            log::warn!("cannot change how {network} is treated: {}", error_chain(&error));
         }
     }
 
@@ -425,7 +444,7 @@ impl<K: Kernel> Executor<K> {
 
     /// The rules forget what they counted; who is held stays so until the daemon has decided.
     pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
-        let [_, _, _, _, _, _, _, _, _, counts @ ..] = &REMEMBERED;
+        let [_, _, _, _, _, _, _, _, _, _, _, _, counts @ ..] = &REMEMBERED;
         self.flush(counts)
     }
 
@@ -441,9 +460,11 @@ pub(super) fn outcome(action: &Action, result: Result<(), String>) -> Option<Out
         Action::Block { source, .. } => Some(Outcome::Blocked { source, result }),
         Action::Unblock { source } => Some(Outcome::Unblocked { source, result }),
         Action::Exempt { source, .. } => Some(Outcome::Exempted { source, result }),
-        Action::Count { .. } | Action::Slow { .. } | Action::Release { .. } | Action::Report(_) => {
-            None
-        }
+        Action::Count { .. }
+        | Action::Slow { .. }
+        | Action::Campaign { .. }
+        | Action::Release { .. }
+        | Action::Report(_) => None,
     }
 }
 
@@ -484,6 +505,8 @@ fn remembered(set: SetId, source: Source, forget: Option<&[Port]>) -> Vec<Key> {
         (SetId::Drops4 | SetId::Drops6 | SetId::DropsNets6, _) => vec![Key::from(address)],
         // Pairs with each address of this host, which run out by themselves.
         (_, None) | (SetId::Pinged4 | SetId::Pinged6, _) => Vec::new(),
+        // Networks, which are no sources.
+        (SetId::Campaigns4 | SetId::Campaigns6 | SetId::Campaigns6Wide, _) => Vec::new(),
         (SetId::Seen4 | SetId::Seen6, Some(ports)) => {
             let mut keys: Vec<_> = ports.iter().filter_map(|port| touch(address, *port)).collect();
             keys.sort_unstable();

@@ -151,9 +151,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         if !installed.created(SetId::Services) {
             enforcer.seed_services(now);
         }
-        // The engine knows of no slowed prefix yet, and would take an address in it for one that is
-        // slowed itself.
-        enforcer.executor.flush(&[SetId::HeldNets6])?;
+        // The engine knows of no slowed prefix or network yet, and would take an address in it for one
+        // that is slowed itself.
+        enforcer.executor.flush(&[
+            SetId::HeldNets6,
+            SetId::Campaigns4,
+            SetId::Campaigns6,
+            SetId::Campaigns6Wide,
+        ])?;
         enforcer.engine.recall(now, offenders, evidence);
         enforcer.engine.set_services(now, enforcer.services.open.clone());
         enforcer.perform(now);

@@ -369,6 +369,7 @@ pub(super) fn span(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::probe::Signature;
     use std::net::{IpAddr, Ipv4Addr};
 
     const ALL: Counted = Counted(0b1111);
@@ -382,6 +383,7 @@ mod tests {
             scan,
             ambiguous,
             ip_options: false,
+            signature: Signature::None,
         }
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{NotBlocked, Reason, Source};
+use super::{CampaignView, NotBlocked, Reason, Source};
+use crate::config::CampaignAction;
 use crate::probe::{Port, Probe};
 
 /// An order of the engine.
@@ -48,6 +49,14 @@ pub enum Action {
         source: Source,
         /// For how long after its last probe.
         timeout: Duration,
+    },
+    /// Slow or block the network of a campaign, as the rules say, or do so for longer. Has no outcome,
+    /// as [`Action::Slow`].
+    Campaign {
+        /// The network.
+        network: Source,
+        /// For how long; `None`: no more.
+        timeout: Option<Duration>,
     },
     /// Release a source that the rules hold and that is not blocked. Has no outcome: if the kernel
     /// refuses, the hold expires.
@@ -181,6 +190,15 @@ pub enum Report {
         state: &'static str,
         /// The evidence.
         reason: Reason,
+    },
+    /// Several sources share a scan.
+    Campaign {
+        /// What they share, and what is known of them.
+        campaign: CampaignView,
+        /// What is done about their network.
+        action: CampaignAction,
+        /// For how long after the last probe; `None`: it is only reported.
+        timeout: Option<Duration>,
     },
     /// A source is not slowed any more.
     Released {

@@ -3,6 +3,7 @@
 //! Each kind of input has its own file: `probes`, `outcomes` (with timers), `manual` (commands and
 //! edits with nft). `views` has the queries.
 
+mod campaign;
 pub(super) mod manual;
 mod many;
 mod observing;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use super::account::{Counted, Touch, clock};
 use super::blocks::Blocks;
+use super::campaigns::{Campaigns, NETWORK_BUCKETS, SIGNATURE_BUCKETS};
 use super::flood::FloodDetector;
 use super::ledger::{Account, Ledger};
 use super::longterm::LongTerm;
@@ -28,7 +30,7 @@ use super::status::{Evidence, Seen, Status};
 use super::sweeps::Sweeps;
 use super::{AllowList, MonoTime, Reason, Source};
 use crate::config::{Mode, UnprovenAction};
-use crate::probe::{Port, Probe, ScanKind, Transport};
+use crate::probe::{Port, Probe, ScanKind, Signature, Transport};
 use crate::rate::TokenBucket;
 
 /// Reports per minute about sources that are not blocked, as many as new blocks by default. In a
@@ -45,6 +47,10 @@ const CONTINUING_PER_MINUTE: u32 = 30;
 const CROWDED_PER_MINUTE: u32 = 10;
 /// How long they are reported after that: a scan may be slow.
 const CROWDED_FOR: Duration = Duration::from_secs(600);
+
+/// Campaigns a minute that are reported, and whose networks are slowed or blocked. More are a flood of
+/// forged sources.
+const CAMPAIGNS_PER_MINUTE: u32 = 10;
 
 /// Interval of the sweep for expired accounts. Only the number of sources in the status depends on
 /// it.
@@ -80,6 +86,12 @@ pub struct Engine {
     pings: Sweeps,
     /// What observe mode would have slowed or blocked.
     observed: Observed,
+    /// Networks whose sources may share a scan.
+    campaigns: Campaigns,
+    /// Programs whose packets come from several sources.
+    signatures: Campaigns,
+    /// Limits reports of campaigns, and with them the networks that are slowed or blocked.
+    campaign_tokens: TokenBucket,
     /// Limits new blocks of unproven sources.
     unproven: TokenBucket,
     report_tokens: TokenBucket,
@@ -120,6 +132,9 @@ impl Engine {
             sweeps: sweeps(&policy, seed),
             pings: sweeps(&policy, seed),
             observed: Observed::default(),
+            campaigns: Campaigns::new(NETWORK_BUCKETS, seed[0]),
+            signatures: Campaigns::new(SIGNATURE_BUCKETS, seed[1]),
+            campaign_tokens: TokenBucket::per_minute(CAMPAIGNS_PER_MINUTE),
             unproven: TokenBucket::per_minute(policy.unproven.per_minute),
             report_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
             slowed_tokens: TokenBucket::per_minute(REPORTS_PER_MINUTE),
@@ -248,6 +263,7 @@ impl Engine {
                 scan,
                 ambiguous: false,
                 ip_options: false,
+                signature: Signature::None,
             };
             let touch = Touch::new(at.min(now), &probe, 0).nowhere();
             if touch.time() >= horizon {

@@ -94,7 +94,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::probe::{Port, Probe, ScanKind, Transport};
+    use crate::probe::{Port, Probe, ScanKind, Signature, Transport};
 
     const WINDOW: Duration = Duration::from_secs(600);
 
@@ -103,8 +103,16 @@ mod tests {
         let address = IpAddr::from(Ipv4Addr::from(source));
         let port = Port { transport: Transport::Udp, number };
         let (scan, ambiguous, ip_options) = (ScanKind::Udp, true, false);
-        let probe =
-            Probe { source: address, destination: address, port, scan, ambiguous, ip_options };
+        let signature = Signature::None;
+        let probe = Probe {
+            source: address,
+            destination: address,
+            port,
+            scan,
+            ambiguous,
+            ip_options,
+            signature,
+        };
         let touch = Touch::new(now, &probe, 0);
         many.touch(now, WINDOW, Source::of(address, 128), touch).map(|passed| passed.is_new)
     }

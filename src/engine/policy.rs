@@ -7,7 +7,8 @@ use super::account::Counted;
 use super::ledger::{CAPACITY, Shape, TRIGGER_MAX};
 use super::{AllowList, NotBlocked, Source};
 use crate::config::{
-    Config, Escalate, Ipv6Accounts, Mode, ProtocolAction, Unproven, UnprovenAction, Unwatched,
+    CampaignAction, Config, Escalate, Ipv6Accounts, Mode, ProtocolAction, Unproven, UnprovenAction,
+    Unwatched,
 };
 use crate::probe::Transport;
 
@@ -50,6 +51,8 @@ pub struct Policy {
     pub ipv6: Ipv6Accounts,
     /// How to treat sources whose address may be spoofed.
     pub unproven: Unproven,
+    /// What happens to the network of a campaign.
+    pub campaign: CampaignAction,
     /// Maximum number of blocks.
     pub total: u32,
     /// Allowed networks, from the configuration and the ignore file.
@@ -75,6 +78,7 @@ impl Policy {
             escalate: config.block.escalate.clone(),
             ipv6: config.block.ipv6,
             unproven: config.block.unproven.clone(),
+            campaign: config.campaign.action,
             total: config.block.total,
             allow: config.allow.iter().map(|allowed| allowed.network).collect(),
             reflex: config.has_reflex(&config.tcp) || config.has_reflex(&config.udp),
@@ -147,6 +151,11 @@ impl Policy {
     /// Whether unproven sources are blocked.
     pub(super) fn blocks_unproven(&self) -> bool {
         self.mode == Mode::Enforce && self.unproven.action == UnprovenAction::Block
+    }
+
+    /// Whether networks of campaigns are slowed or blocked.
+    pub(super) fn holds_campaigns(&self) -> bool {
+        self.mode == Mode::Enforce && self.campaign != CampaignAction::Report
     }
 
     /// The effective trigger.

@@ -55,6 +55,13 @@ const TOGETHER: [&[u16]; 4] = [
     &[111, 635, 2049, 20048],
 ];
 
+/// The first of the ports that one client tries together with this one; the port itself if there are
+/// none.
+pub(super) fn together(port: u16) -> u16 {
+    let ports = TOGETHER.into_iter().find(|ports| ports.contains(&port));
+    ports.and_then(|ports| ports.first().copied()).unwrap_or(port)
+}
+
 /// What a source's retransmissions say about its address.
 ///
 /// While a source is slowed, the rules answer a random half of the closed watched ports that it
@@ -76,8 +83,7 @@ struct Proof {
 impl Proof {
     /// Counts a retransmission. Returns whether it proves the source.
     fn note(&mut self, port: u16, answered: bool, bits: i32) -> bool {
-        let together = TOGETHER.into_iter().find(|ports| ports.contains(&port));
-        let port = together.and_then(|ports| ports.first().copied()).unwrap_or(port);
+        let port = together(port);
         if self.is_blind || self.ports.len() >= PORTS_MAX || self.ports.contains(&port) {
             return false;
         }
@@ -321,7 +327,7 @@ impl Slowed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Transport;
+    use crate::probe::{Signature, Transport};
 
     fn source(n: u32) -> Source {
         Source::of(std::net::Ipv4Addr::from_bits(n).into(), 64)
@@ -340,6 +346,7 @@ mod tests {
             scan: ScanKind::Syn,
             ambiguous: false,
             ip_options: false,
+            signature: Signature::None,
         };
         slowed.slow(now, source, now.after(std::time::Duration::from_secs(60)), &probe, by_rules)
     }

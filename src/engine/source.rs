@@ -47,6 +47,11 @@ impl Source {
         }
     }
 
+    /// The network of `bits` bits around an address.
+    pub(super) fn around(address: IpAddr, bits: u8) -> Self {
+        Self::from(IpNet::new(address, bits).unwrap_or_else(|_| IpNet::from(address)))
+    }
+
     /// The source, if it is an IPv6 prefix and no single host.
     pub(super) fn to_prefix(self) -> Option<Self> {
         (self.addr.is_ipv6() && !self.is_single()).then_some(self)

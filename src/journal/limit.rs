@@ -42,6 +42,8 @@ pub(crate) enum Class {
     /// Unverified sources that continue. Written only while other lines about unverified sources
     /// are held back: else the first ones say it.
     Continuing,
+    /// Campaigns, as many as the engine reports in a minute.
+    Campaign,
     /// Blocks of verified sources.
     BlockProven,
     /// Blocks of unverified sources.
@@ -69,6 +71,7 @@ impl Class {
             Notice::Engine(Report::Scan { reason, .. }) if reason.proven() => Self::ScanProven,
             Notice::Engine(Report::Scan { .. } | Report::Slowed { .. }) => Self::ScanUnproven,
             Notice::Engine(Report::Continues { .. }) => Self::Continuing,
+            Notice::Engine(Report::Campaign { .. }) => Self::Campaign,
             Notice::Engine(Report::Blocked { reason: Reason::Manual(_), .. }) => return None,
             Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
             Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
@@ -118,6 +121,7 @@ impl Class {
             // As many as the engine reports in a minute.
             Self::Continuing => (30, 0),
             Self::ScanUnproven | Self::BlockUnproven | Self::Ended => (30, TOTAL / 2),
+            Self::Campaign => (10, 0),
             Self::Failed => (20, 0),
             Self::Response | Self::Message => (20, TOTAL / 2),
             Self::Lost => (6, TOTAL / 2),
@@ -216,10 +220,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CLASSES: [Class; 11] = [
+    const CLASSES: [Class; 12] = [
         Class::ScanProven,
         Class::ScanUnproven,
         Class::Continuing,
+        Class::Campaign,
         Class::BlockProven,
         Class::BlockUnproven,
         Class::Ended,

@@ -13,7 +13,7 @@ use super::expr::{
 };
 use super::model::{
     NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, QueueBy, Rate, Rule, Selector, Statement, Unit,
-    Verdict, prefix_mask, protocol,
+    Verdict, prefix_mask, prefix_mask4, protocol,
 };
 use super::schema::SetSpec;
 
@@ -156,9 +156,10 @@ impl Lowering {
     /// Makes sure that the selector has a meaning.
     fn depend(&mut self, selector: Selector) {
         let (key, known, value) = match selector {
-            Selector::Ip4Id | Selector::Ip4Saddr | Selector::Ip4Daddr => {
-                (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4)
-            }
+            Selector::Ip4Id
+            | Selector::Ip4Saddr
+            | Selector::Ip4SaddrPrefix(_)
+            | Selector::Ip4Daddr => (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4),
             Selector::Ip6Saddr | Selector::Ip6Daddr | Selector::Ip6SaddrPrefix(_) => {
                 (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV6)
             }
@@ -191,7 +192,7 @@ impl Lowering {
             Selector::FibDaddrType => Expr::FibType { saddr: false, dreg },
             // RFC 791, 3.1 and RFC 8200, 3.
             Selector::Ip4Id => network(4, 2),
-            Selector::Ip4Saddr => network(12, 4),
+            Selector::Ip4Saddr | Selector::Ip4SaddrPrefix(_) => network(12, 4),
             Selector::Ip4Daddr => network(16, 4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
             Selector::Ip6Daddr => network(24, 16),
@@ -209,8 +210,14 @@ impl Lowering {
             Selector::SctpChunk => transport(12, 1),
             Selector::SocketTransparent => Expr::SocketTransparent { dreg },
         });
-        if let Selector::Ip6SaddrPrefix(bits @ ..128) = selector {
-            self.mask(prefix_mask(bits).octets().to_vec());
+        match selector {
+            Selector::Ip4SaddrPrefix(bits @ ..32) => {
+                self.mask(prefix_mask4(bits).octets().to_vec());
+            }
+            Selector::Ip6SaddrPrefix(bits @ ..128) => {
+                self.mask(prefix_mask(bits).octets().to_vec());
+            }
+            _ => {}
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Words are nft(8)'s. A rule is a list of statements; a match is a statement too, as in nft.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -354,6 +354,8 @@ pub enum Selector {
     Ip4Id,
     /// `ip saddr`.
     Ip4Saddr,
+    /// `ip saddr & MASK`: the number of leading bits; 32 is all.
+    Ip4SaddrPrefix(u8),
     /// `ip daddr`.
     Ip4Daddr,
     /// `ip6 saddr`.
@@ -464,4 +466,10 @@ pub const RTN_MULTICAST: u32 = 5;
 pub fn prefix_mask(bits: u8) -> Ipv6Addr {
     let host = 128 - u32::from(bits.min(128));
     Ipv6Addr::from_bits(u128::MAX.checked_shl(host).unwrap_or(0))
+}
+
+/// The mask of an IPv4 prefix of so many bits.
+pub fn prefix_mask4(bits: u8) -> Ipv4Addr {
+    let host = 32 - u32::from(bits.min(32));
+    Ipv4Addr::from_bits(u32::MAX.checked_shl(host).unwrap_or(0))
 }

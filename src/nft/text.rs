@@ -8,7 +8,8 @@ use super::element::DisplayRange;
 use super::model::{
     Chain, Hook, LOOPBACK_INDEX, NFPROTO_IPV4, NFPROTO_IPV6, Op, Operand, Owner, PACKET_HOST,
     QueueBy, RTN_ANYCAST, RTN_BROADCAST, RTN_LOCAL, RTN_MULTICAST, RTN_UNICAST, Rate, Rule,
-    Ruleset, Selector, Set, Statement, Verdict, ct_state, prefix_mask, protocol, tcp_flag,
+    Ruleset, Selector, Set, Statement, Verdict, ct_state, prefix_mask, prefix_mask4, protocol,
+    tcp_flag,
 };
 use super::schema::Table;
 
@@ -228,7 +229,8 @@ fn name(selector: Selector) -> String {
         Selector::FibSaddrType => "fib saddr type",
         Selector::FibDaddrType => "fib daddr type",
         Selector::Ip4Id => "ip id",
-        Selector::Ip4Saddr => "ip saddr",
+        Selector::Ip4Saddr | Selector::Ip4SaddrPrefix(32..) => "ip saddr",
+        Selector::Ip4SaddrPrefix(bits) => return format!("ip saddr & {}", prefix_mask4(bits)),
         Selector::Ip4Daddr => "ip daddr",
         Selector::Ip6Daddr => "ip6 daddr",
         Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(128..) => "ip6 saddr",

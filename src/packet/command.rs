@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{CampaignAction, Config};
 use crate::control::Queues;
 use crate::enforce::{BlockError, InForce, Repairs, Services, UnblockedAll};
 use crate::engine::{
-    self, AllowList, MonoTime, ObservedView, Offender, Reason, SlowedView, Source, Unblocked,
+    self, AllowList, CampaignView, MonoTime, ObservedView, Offender, Reason, SlowedView, Source,
+    Unblocked,
 };
 use crate::helper::client::BlockInForce;
 use crate::nft::Ruleset;
@@ -73,6 +74,8 @@ pub enum Command {
     /// What observe mode would have slowed or blocked, when observing began, and for how many
     /// sources there was no room.
     Observed(Answer<Observed>),
+    /// The campaigns, each with what is done about it.
+    Campaigns(Answer<Vec<(CampaignView, CampaignAction)>>),
     /// All proven sources that were blocked.
     Offenders(Answer<Vec<Offender>>),
     /// What is known of sources that were touched since then, of so many at most.
@@ -97,6 +100,8 @@ pub struct Known {
     pub blocks_before: u32,
     /// It is slowed, and why.
     pub slowed: Option<(SlowedView, Reason)>,
+    /// The campaign of a network around it.
+    pub campaign: Option<(CampaignView, CampaignAction)>,
 }
 
 /// What the engine knows of a block and its element does not say.

@@ -25,6 +25,7 @@ impl PacketThread {
                     account: engine.account(address),
                     blocks_before: engine.blocks_before(address),
                     slowed: engine.slowed_source(address),
+                    campaign: engine.campaign_around(address),
                 };
                 reply(&answer, known);
             }
@@ -65,6 +66,9 @@ impl PacketThread {
                 let (since, forgotten) = engine.observed_bounds();
                 let sources = engine.observed().cloned().collect();
                 reply(&answer, Observed { sources, since, forgotten });
+            }
+            Command::Campaigns(answer) => {
+                reply(&answer, self.enforcer.engine.campaigns().collect())
             }
             Command::Offenders(answer) => {
                 reply(&answer, self.enforcer.engine.offenders().collect())

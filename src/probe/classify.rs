@@ -28,7 +28,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use super::{Port, Probe, ScanKind, Transport};
+use super::{Port, Probe, ScanKind, Signature, Transport};
 use crate::wire::{self, icmp, sctp, tcp::Flags};
 
 /// Destination ports of UDP traceroute: mtr(8) counts up from 33000, traceroute(8) from 33434, one
@@ -199,6 +199,7 @@ impl Probe {
             scan,
             ambiguous,
             ip_options: packet.ip_options,
+            signature: if scan == ScanKind::Syn { signature(packet) } else { Signature::None },
         })
     }
 }
@@ -244,7 +245,35 @@ impl Probe {
             scan,
             ambiguous: true,
             ip_options: packet.ip_options,
+            signature: Signature::None,
         })
+    }
+}
+
+/// The window of nmap's and masscan's SYNs (`build_tcp_raw` and `transmit` there); operating systems
+/// open with much more.
+const RAW_WINDOW: u16 = 1024;
+
+/// What a SYN shows of the program that sent it.
+fn signature(packet: &wire::Packet<'_>) -> Signature {
+    let wire::Transport::Tcp(wire::tcp::Segment { sequence, window, destination_port, .. }) =
+        packet.transport
+    else {
+        return Signature::None;
+    };
+    let ip4 = match packet.destination {
+        IpAddr::V4(v4) => Some(v4.to_bits()),
+        IpAddr::V6(_) => None,
+    };
+    let id = |ip4: u32| (ip4 ^ u32::from(destination_port) ^ sequence) & 0xffff;
+    if ip4 == Some(sequence) {
+        Signature::Mirai
+    } else if window != RAW_WINDOW {
+        Signature::None
+    } else if ip4.is_some_and(|ip4| id(ip4) == u32::from(packet.id)) {
+        Signature::Masscan
+    } else {
+        Signature::Sequence(sequence)
     }
 }
 

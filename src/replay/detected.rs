@@ -160,6 +160,7 @@ impl<'a> Detected<'a> {
             }
             Report::Unblocked { source, .. } => self.end(source, true, at),
             Report::BlockFailed { .. }
+            | Report::Campaign { .. }
             | Report::Continues { .. }
             | Report::Exempted { .. }
             | Report::UnblockFailed { .. } => {}

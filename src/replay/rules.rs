@@ -17,7 +17,7 @@ use crate::enforce::Hold;
 use crate::engine::{
     Action, AllowList, Engine, MANY, MonoTime, Outcome, Policy, Report, SLOWED_MAX, Source,
 };
-use crate::probe::{Port, Probe, ScanKind, Transport as Protocol};
+use crate::probe::{Port, Probe, ScanKind, Signature, Transport as Protocol};
 use crate::ruleset::{SOCKETLESS_PROTOCOLS, pings, segments};
 use crate::wire::{Packet, Transport, ip, tcp::Flags};
 
@@ -381,6 +381,7 @@ impl<'a> Rules<'a> {
             scan: if is_reset { ScanKind::Syn } else { ScanKind::Connect },
             ambiguous: false,
             ip_options: packet.ip_options,
+            signature: Signature::None,
         })
     }
 
@@ -474,7 +475,9 @@ impl<'a> Rules<'a> {
                     Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
                     Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
                     Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
-                    Action::Slow { .. } | Action::Release { .. } => continue,
+                    Action::Slow { .. } | Action::Campaign { .. } | Action::Release { .. } => {
+                        continue;
+                    }
                     Action::Report(report) => {
                         self.report(now, least, report, detected);
                         continue;

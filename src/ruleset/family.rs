@@ -120,6 +120,18 @@ impl Family {
         }
     }
 
+    /// The networks of campaigns, each treated as one source: by /24, /56 and /48.
+    pub(super) fn campaigns() -> [Self; 3] {
+        let [four, six] = Self::both(56);
+        let [_, wide] = Self::both(48);
+        let of = |set, family: Self| Self { held: set, unproven: set, ..family };
+        [
+            Self { source: Selector::Ip4SaddrPrefix(24), ..of(SetId::Campaigns4, four) },
+            of(SetId::Campaigns6, six),
+            of(SetId::Campaigns6Wide, wide),
+        ]
+    }
+
     /// A port of a source.
     pub(super) fn port(self) -> Vec<Selector> {
         vec![self.source, Selector::L4Proto, Selector::ThDport]

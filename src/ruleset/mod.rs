@@ -10,6 +10,7 @@
 //! * [`slow`]: rules for slowed sources; [`slowed_packets`] counts their packets. `unproven`: for blocked ones whose address may be forged.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
+mod campaign;
 mod decoy;
 mod exempt;
 mod family;
@@ -30,7 +31,9 @@ mod watch;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::{ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction};
+use crate::config::{
+    CampaignAction, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction,
+};
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
@@ -263,6 +266,7 @@ impl Builder<'_> {
             }
         }
         sets.extend(self.known_sets());
+        sets.extend(self.campaign_sets());
         if self.watches() {
             sets.extend(self.pinged_sets());
         }
@@ -304,7 +308,7 @@ impl Builder<'_> {
 
     /// Whether the rules treat sources as slowed, if only until the daemon decides.
     fn holds(&self) -> bool {
-        self.slows() || self.reflex.is_some()
+        self.slows() || self.reflex.is_some() || self.config.campaigns_are(CampaignAction::Slow)
     }
 
     fn enforces(&self) -> bool {

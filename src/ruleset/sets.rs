@@ -1,5 +1,7 @@
 //! The sets of our table and the types of their keys.
 
+use std::net::IpAddr;
+
 use crate::nft::{DataType, Schema, SetSpec, Table};
 
 /// The table `inet portsentry` and its sets.
@@ -139,11 +141,17 @@ pub enum SetId {
     Pinged4,
     /// The same for IPv6.
     Pinged6,
+    /// IPv4 /24 networks of campaigns, by their first address.
+    Campaigns4,
+    /// IPv6 /56 networks of campaigns.
+    Campaigns6,
+    /// IPv6 /48 networks of campaigns.
+    Campaigns6Wide,
 }
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 67] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -208,6 +216,9 @@ impl SetId {
         Self::DropsNets6,
         Self::Pinged4,
         Self::Pinged6,
+        Self::Campaigns4,
+        Self::Campaigns6,
+        Self::Campaigns6Wide,
     ];
 
     /// Its name, its key and how its elements are handled.
@@ -286,6 +297,9 @@ impl SetId {
             Self::DropsNets6 => SetSpec::new("drops_nets6", IP6).transient(),
             Self::Pinged4 => SetSpec::new("pinged4", PAIR4).transient(),
             Self::Pinged6 => SetSpec::new("pinged6", PAIR6).transient(),
+            Self::Campaigns4 => SetSpec::new("campaigns4", IP4).transient(),
+            Self::Campaigns6 => SetSpec::new("campaigns6", IP6).transient(),
+            Self::Campaigns6Wide => SetSpec::new("campaigns6_wide", IP6).transient(),
         }
     }
 
@@ -297,6 +311,16 @@ impl SetId {
     /// The set with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|id| id.name() == name)
+    }
+
+    /// The set of campaigns with a network of this length; `None`: there are none so long.
+    pub(crate) const fn of_campaign(address: IpAddr, prefix_len: u8) -> Option<Self> {
+        match (address, prefix_len) {
+            (IpAddr::V4(_), 24) => Some(Self::Campaigns4),
+            (IpAddr::V6(_), 56) => Some(Self::Campaigns6),
+            (IpAddr::V6(_), 48) => Some(Self::Campaigns6Wide),
+            _ => None,
+        }
     }
 
     /// The set that this describes; `None` if it is not one of ours.

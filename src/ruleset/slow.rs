@@ -20,7 +20,7 @@ use super::sets::SetId;
 use super::statements::{
     back, chain, drop, goto, is, is_in, is_not_in, is_protocol, log, opens, rule, update,
 };
-use crate::config::ClosedPorts;
+use crate::config::{CampaignAction, ClosedPorts};
 use crate::nft::model::{Chain, Owner, Rate, Rule, Selector, Set, Statement, Unit, protocol};
 
 /// The start of the prefix of a slowed source's probe of a port that it probed before, and whose
@@ -117,16 +117,17 @@ impl Builder<'_> {
         self.config.block.ipv6.prefix().filter(|_| self.slows()).map(Family::prefixes)
     }
 
-    /// A rule for each kind of source that is slowed.
+    /// A rule for each kind of source that is slowed, networks of campaigns among them.
     pub(super) fn each_slowed(
         &self,
         why: &'static str,
         of: impl Fn(Family) -> Vec<Statement>,
     ) -> Vec<Rule> {
-        each(self.slowed_families(), why, of)
+        let campaigns = self.campaigns(CampaignAction::Slow);
+        each(self.slowed_families().into_iter().chain(campaigns), why, of)
     }
 
-    /// The kinds of sources that are slowed.
+    /// The kinds of sources that are slowed by themselves.
     pub(super) fn slowed_families(&self) -> Vec<Family> {
         let families = Family::both(self.config.block.ipv6.first);
         families.into_iter().chain(self.slowed_prefixes()).collect()
@@ -167,6 +168,7 @@ impl Builder<'_> {
         rules.extend(self.each_slowed("datagrams of a slowed source, at a low rate", |family| {
             let mut statements =
                 vec![is_protocol(protocol::UDP), is_in(family.source, family.held)];
+            statements.extend(self.unknown(family));
             statements.extend(self.slow_paced(family));
             statements
         }));
@@ -175,18 +177,20 @@ impl Builder<'_> {
 
     /// As [`paced`], for a slowed source.
     fn slow_paced(&self, family: Family) -> [Statement; 3] {
-        let [pace, counter, _] = paced(family);
+        let [pace, counter, _] = paced(self.paced(family));
         [pace, counter, self.drops_slowed()]
     }
 
     fn slow_connections(&self, why: &'static str) -> Vec<Rule> {
         self.each_slowed(why, |family| {
-            vec![
+            let mut statements = vec![
                 opens(),
                 is_in(family.source, family.held),
                 is_not_in(family.address, family.spared),
-                goto(SLOW),
-            ]
+            ];
+            statements.extend(self.unknown(family));
+            statements.push(goto(SLOW));
+            statements
         })
     }
 
@@ -295,12 +299,14 @@ impl Builder<'_> {
 
     /// A probe renews the time for which its source is slowed, and is counted as dropped.
     fn slow_renewed(&self) -> Vec<Rule> {
-        // An address of a slowed prefix is not slowed by itself, and must not renew its prefix: the
+        // An address of a slowed prefix or network is not slowed by itself, and must not renew it: the
         // daemon does.
-        let has_prefixes = self.slowed_prefixes().is_some();
+        let has_campaigns = self.campaigns(CampaignAction::Slow).next().is_some();
+        let has_prefixes = has_campaigns || self.slowed_prefixes().is_some();
         let memory = self.config.block.unproven.timeout;
-        self.each_slowed("slowed for as long as it continues; counted as dropped", |family| {
-            let is_known = !has_prefixes || family.held == SetId::Held4;
+        let why = "slowed for as long as it continues; counted as dropped";
+        each(self.slowed_families(), why, |family| {
+            let is_known = !has_prefixes || family.held == SetId::Held4 && !has_campaigns;
             let mut statements = Vec::new();
             if !is_known {
                 statements.push(is_in(family.source, family.held));

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::Builder;
-use super::family::Family;
+use super::family::{Family, each};
 use super::sets::SetId;
 use super::statements::{chain, drop, goto, is_in, rule, update};
 use crate::engine::SlowedPackets;
@@ -69,14 +69,14 @@ impl Builder<'_> {
         if !self.slows() {
             return Vec::new();
         }
-        self.each_slowed("packets of slowed sources are counted", |family| {
+        each(self.slowed_families(), "packets of slowed sources are counted", |family| {
             vec![is_in(family.source, family.held), self.counts_in(family.packets, family)]
         })
     }
 
     /// Counts a packet that is dropped; the rule goes on.
     pub(super) fn count_drops(&self, why: &'static str) -> Vec<Rule> {
-        self.each_slowed(why, |family| {
+        each(self.slowed_families(), why, |family| {
             vec![
                 is_in(family.source, family.held),
                 self.counts_in(family.drops, family),

@@ -9,14 +9,14 @@
 //! treated as a slowed one: its probes are dropped here, its connections wait in `slow`.
 
 use super::Builder;
-use super::family::Family;
+use super::family::{Family, each};
 use super::reflex::{STILL_PREFIX, past_rate};
 use super::sets::SetId;
 use super::slow::paced;
 use super::statements::{
     chain, drop, goto, has_socket, is_in, is_not, is_not_in, log, opens, rule, to_service,
 };
-use crate::config::{PortSet, ProtocolAction};
+use crate::config::{CampaignAction, PortSet, ProtocolAction};
 use crate::nft::model::{Chain, Rule, Selector, Statement, ct_state, protocol};
 
 /// The entry for a probe of a source that is blocked or held.
@@ -42,30 +42,45 @@ impl Builder<'_> {
         self.unproven_opens(&|_| vec![Statement::Counter, drop()])
     }
 
+    /// A rule for each kind of source that is blocked and not proven.
+    fn each_blocked(&self, why: &'static str, of: impl Fn(Family) -> Vec<Statement>) -> Vec<Rule> {
+        let families = Family::both(self.config.block.ipv6.first).into_iter();
+        each(families.chain(self.campaigns(CampaignAction::Block)), why, of)
+    }
+
+    fn is_blocked(&self, family: Family) -> Vec<Statement> {
+        let mut statements =
+            vec![is_in(family.source, family.unproven), is_not_in(family.address, family.allowed)];
+        statements.extend(self.unknown(family));
+        statements
+    }
+
     /// `end` of the packets that would come to one of these chains.
     fn unproven_opens(&self, end: &dyn Fn(&'static str) -> Vec<Statement>) -> Vec<Rule> {
-        let of = |first: Vec<Statement>, family, end| [first, is_blocked(family), end].concat();
+        let of =
+            |first: Vec<Statement>, family, end| [first, self.is_blocked(family), end].concat();
         let why = "a blocked source whose address may be forged: only what it opens is dropped";
-        let mut rules = self.each(why, |family| of(vec![opens()], family, end(UNPROVEN_SYN)));
+        let mut rules =
+            self.each_blocked(why, |family| of(vec![opens()], family, end(UNPROVEN_SYN)));
         // Without conntrack a packet may be an answer to us. TCP shows what opens a connection, and
         // goes on when conntrack has forgotten one.
         let new =
             [is_not(Selector::L4Proto, protocol::TCP.into()), Statement::CtState(ct_state::NEW)];
-        rules.extend(self.each("", |family| of(new.to_vec(), family, end(UNPROVEN_NEW))));
+        rules.extend(self.each_blocked("", |family| of(new.to_vec(), family, end(UNPROVEN_NEW))));
         rules
     }
 
     /// What else blocked sources send.
     pub(super) fn unproven_sources(&self, to: &'static str) -> Vec<Rule> {
-        self.each("a blocked source whose address may be forged", |family| {
-            [is_blocked(family), vec![goto(to)]].concat()
+        self.each_blocked("a blocked source whose address may be forged", |family| {
+            [self.is_blocked(family), vec![goto(to)]].concat()
         })
     }
 
     /// For the chains that classify probes: those of sources that are blocked, and open nothing.
     pub(super) fn unproven_probes(&self, kind: &[Statement]) -> Vec<Rule> {
-        self.each("a blocked source whose address may be forged", |family| {
-            [kind, &is_blocked(family), &[goto(UNPROVEN_PROBE)]].concat()
+        self.each_blocked("a blocked source whose address may be forged", |family| {
+            [kind, &self.is_blocked(family), &[goto(UNPROVEN_PROBE)]].concat()
         })
     }
 
@@ -115,8 +130,4 @@ impl Builder<'_> {
             rule("", [goto(UNPROVEN_PROBE)]),
         ]
     }
-}
-
-fn is_blocked(family: Family) -> Vec<Statement> {
-    vec![is_in(family.source, family.unproven), is_not_in(family.address, family.allowed)]
 }

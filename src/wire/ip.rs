@@ -52,6 +52,8 @@ pub(crate) struct Header<'a> {
     pub options: bool,
     /// Time to live, or hop limit.
     pub hops_left: u8,
+    /// IPv4's identification; 0 for IPv6.
+    pub id: u16,
     /// It is a whole datagram: neither truncated by the capture, nor grouped, nor a fragment.
     pub whole: bool,
     /// The payload without link padding; truncated where the capture truncated it.
@@ -97,6 +99,7 @@ impl<'a> Header<'a> {
             destination,
             protocol: *bytes.get(9).ok_or(cut)?,
             hops_left: *bytes.get(8).ok_or(cut)?,
+            id: be16(bytes, 4).ok_or(cut)?,
             // Units of 8 bytes (RFC 791, 3.1).
             fragment_offset: (fragment & 0x1fff) << 3,
             // "More fragments", or an offset.
@@ -131,6 +134,7 @@ impl<'a> Header<'a> {
                 fragment_offset,
                 options,
                 hops_left,
+                id: 0,
                 whole,
                 payload,
             }

@@ -32,6 +32,8 @@ pub struct Packet<'a> {
     pub ip_options: bool,
     /// IPv4's time to live, IPv6's hop limit, as it arrived.
     pub hops_left: u8,
+    /// IPv4's identification; 0 for IPv6.
+    pub id: u16,
 }
 
 /// The transport part of a [`Packet`].
@@ -158,6 +160,7 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Error> {
         transport,
         ip_options: header.options,
         hops_left: header.hops_left,
+        id: header.id,
     })
 }
 

@@ -20,6 +20,7 @@ mod support;
 mod administrators;
 mod audit;
 mod benign;
+mod campaign;
 mod capture;
 mod command_line;
 mod daemon;

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Admins, Allowed, Block, Capture, CommandOn, CommandWhen, Config, Control, Escalate,
-    Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet, Protocol,
-    ProtocolAction, Refused, Respond, Severity, Unproven,
+    self, Admins, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen, Config, Control,
+    Escalate, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet,
+    Protocol, ProtocolAction, Refused, Respond, Severity, Unproven,
 };
 use proptest::prelude::*;
 
@@ -475,6 +475,7 @@ fn configurations() -> impl Strategy<Value = Config> {
         any::<bool>(),
         (any::<u16>(), 1..=u16::MAX),
         word_of(),
+        word_of(),
     );
     let detection = (protocol(), protocol(), 0u16..=1023, 1u16..=100, millis(1, 7 * 86_400));
     let never = (
@@ -538,6 +539,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                     sweep_trigger,
                     scan_window,
                     block,
+                    campaign: Campaign { action: head.7 },
                     never_block: NeverBlock {
                         own_addresses: never.0[0],
                         gateways: never.0[1],

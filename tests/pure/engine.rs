@@ -64,7 +64,7 @@ fn carry_out(
                 Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
                 Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
                 Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
-                Action::Release { .. } | Action::Slow { .. } => continue,
+                Action::Release { .. } | Action::Slow { .. } | Action::Campaign { .. } => continue,
             };
             engine.on_outcome(now, outcome, &mut actions);
         }

@@ -22,9 +22,9 @@ use portsentry::config::{
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, BlockRow, Cause, Causes, HistoryRow, Observed, Outcome, PortName, PortUse, Proof,
-    Queues, Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort,
-    Tracked, Watching, WouldBeRow,
+    AllowRow, BlockRow, CampaignFigures, Cause, Causes, HistoryRow, Observed, Outcome, PortName,
+    PortUse, Proof, Queues, Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested,
+    TestedPort, Tracked, Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -730,6 +730,13 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         passed: Some(0),
         renewals: 0,
         exempt: Vec::new(),
+        campaign: Some(CampaignFigures {
+            program: None,
+            sources: 8,
+            ports: 16,
+            port: "tcp/22".into(),
+            scanner: IpAddr::from([192, 0, 2, 7]),
+        }),
     };
     let allowed = AllowRow { address, origin: "allow".into(), last_seen: None };
     let watching =
@@ -764,6 +771,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         last_seen: Some(stamp),
         blocks_before: 0,
         proof: Some(Proof { bits: 9, needed: 16, silent: 9, answered: 0, blind: false }),
+        campaign: None,
     };
     let port = TestedPort {
         port: PortName("tcp/1".parse().unwrap()),

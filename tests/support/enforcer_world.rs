@@ -32,7 +32,7 @@ use portsentry::nft::{
     self, Chain, Element, ElementInfo, Elements, Error, Fallback, FallbackLevel, Installed, Key,
     Notification, Order, Ruleset, Set,
 };
-use portsentry::probe::{Port, Probe, ScanKind, Transport};
+use portsentry::probe::{Port, Probe, ScanKind, Signature, Transport};
 use portsentry::ruleset::{SetId, for_config};
 use portsentry::store::{Block, Content, Stored};
 
@@ -858,6 +858,7 @@ impl World {
                 scan: ScanKind::Syn,
                 ambiguous: false,
                 ip_options: false,
+                signature: Signature::None,
             };
             self.enforcer().evaluate(now, &probe, Hold::None);
         }

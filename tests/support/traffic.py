@@ -463,6 +463,20 @@ def syns_six(source, destination, ports, first_header=6, headers=b""):
             raw.sendto(fixed + payload, (destination, 0))
 
 
+def sources(_device, destination):
+    """A SYN in the name of each source to its port, as argv has them: SOURCE,PORT."""
+    raw = None if ":" in destination else Raw(destination)
+    for number, word in enumerate(sys.argv[4:]):
+        source, port = word.split(",")
+        if raw is None:
+            syns_six(source, destination, [int(port)])
+        else:
+            raw.send(tcp(source, 40000 + number % 20000, destination, int(port), SYN))
+        # Fewer than a receive buffer's worth at a time.
+        if number % 100 == 99:
+            time.sleep(0.02)
+
+
 def options_six(source, destination):
     """SYNs over IPv6 behind a hop-by-hop and a destination options header, to the ports that argv names."""
     # Next header, length in eight bytes beyond the first eight, PadN of four.

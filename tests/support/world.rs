@@ -18,7 +18,7 @@ use portsentry::config::{Config, Ipv6Accounts, Mode, ProtocolAction};
 use portsentry::engine::{
     Action, AllowList, Ending, Engine, MonoTime, Outcome, Policy, Reason, Report, Source,
 };
-use portsentry::probe::{Port, Probe, ScanKind, Transport};
+use portsentry::probe::{Port, Probe, ScanKind, Signature, Transport};
 
 /// A SYN to a port.
 pub fn syn(source: IpAddr, number: u16) -> Probe {
@@ -30,6 +30,7 @@ pub fn syn(source: IpAddr, number: u16) -> Probe {
         scan: ScanKind::Syn,
         ambiguous: false,
         ip_options: false,
+        signature: Signature::None,
     }
 }
 
@@ -189,7 +190,7 @@ impl World {
                     self.refused.remove(source);
                     self.order(*source, action);
                 }
-                Action::Release { .. } | Action::Slow { .. } => {}
+                Action::Release { .. } | Action::Slow { .. } | Action::Campaign { .. } => {}
                 Action::Exempt { source, exempt } => {
                     assert!(
                         exempt.iter().all(|part| source.network().contains(part)),
@@ -294,7 +295,10 @@ impl World {
                         Action::Count { source } => {
                             Outcome::Counted { source, packets: packets.map(u64::from) }
                         }
-                        Action::Report(_) | Action::Release { .. } | Action::Slow { .. } => {
+                        Action::Report(_)
+                        | Action::Release { .. }
+                        | Action::Slow { .. }
+                        | Action::Campaign { .. } => {
                             unreachable!()
                         }
                     };

@@ -17,7 +17,10 @@ mod tested;
 pub use line::{REPLY_MAX, VERSION, event_line, line};
 pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
-pub use reply::{AllowRow, BlockRow, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown, State};
+pub use reply::{
+    AllowRow, BlockRow, CampaignFigures, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown,
+    State,
+};
 pub use request::{PORTS_MAX, REASON_MAX, REQUEST_MAX, Request};
 pub use stamp::Stamp;
 pub use status::{

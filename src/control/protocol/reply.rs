@@ -1,5 +1,7 @@
 //! Replies of the daemon, each on a line, and the rows of its lists.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -81,6 +83,8 @@ pub enum State {
     Blocked,
     /// Its probes are dropped, its new connections wait for a second, everything else passes.
     Slowed,
+    /// Nothing: it is only reported.
+    Reported,
 }
 
 /// Why a source is blocked or slowed, in kind.
@@ -96,6 +100,23 @@ pub enum Cause {
     Proven,
     /// The administrator ordered it.
     Order,
+    /// Several sources share a scan.
+    Campaign,
+}
+
+/// What is known of a campaign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignFigures {
+    /// The program whose packets its sources send; null: they share a network.
+    pub program: Option<String>,
+    /// Its sources; at most 256 are told apart.
+    pub sources: u32,
+    /// Their ports; at most 128 are told apart.
+    pub ports: u32,
+    /// The port of the last probe, `tcp/22`.
+    pub port: String,
+    /// The address that sent it.
+    pub scanner: IpAddr,
 }
 
 /// One block, or one slowed source.
@@ -134,6 +155,9 @@ pub struct BlockRow {
     /// Exempt networks within it.
     #[serde(default)]
     pub exempt: Vec<Target>,
+    /// For a campaign: what is known of it.
+    #[serde(default)]
+    pub campaign: Option<CampaignFigures>,
 }
 
 /// One address or network that is never blocked.
@@ -217,6 +241,9 @@ pub struct Shown {
     /// For a slowed source: what its retransmissions say about its address.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// The campaign of a network around it.
+    #[serde(default)]
+    pub campaign: Option<BlockRow>,
 }
 
 /// What a slowed source's retransmissions say about its address.

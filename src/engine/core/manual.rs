@@ -117,6 +117,9 @@ impl Engine {
             self.forget(*source);
             self.end_slowing(*source, SlowEnding::Manual, actions);
         }
+        // One around the address ends too: its set can leave nothing out.
+        let is_it = |network: Source| target.contains(network) || network.contains(account);
+        done.released.extend(self.end_campaigns(is_it, actions));
         done.target = Some(account);
         done
     }
@@ -136,7 +139,7 @@ impl Engine {
             self.end_slowing(*source, SlowEnding::Manual, actions);
             self.forget(*source);
         }
-        all.len()
+        all.len() + self.end_campaigns(|_| true, actions).len()
     }
 
     /// Makes the rules forget a source and its ports, whether it is blocked or not.

@@ -46,9 +46,11 @@ impl Engine {
         }
         let account = self.policy.account(probe.source);
         let prefix = self.policy.prefix(probe.source);
-        // That the rules slow its prefix says nothing of the account.
+        // That the rules slow its prefix or network says nothing of the account.
         let by_rules = by_rules
-            && (!prefix.is_some_and(|prefix| self.is_slowed(prefix)) || self.is_slowed(account));
+            && (!prefix.is_some_and(|prefix| self.is_slowed(prefix))
+                && !self.is_in_campaign(probe.source)
+                || self.is_slowed(account));
         let here = self.ledger.hash_address(probe.destination);
         if probe.scan == ScanKind::PingSweep {
             self.ping(now, account, probe, here, actions);
@@ -81,6 +83,12 @@ impl Engine {
                 let (at, key) = ((prefix, Some(found)), self.ledger.key_of(prefix).key);
                 trigger = self.sweep(now, at, (key, before, here), probe, actions);
             }
+        }
+        if !touch.ambiguous()
+            && touch.counts(self.counted)
+            && (before.is_none() || self.campaigns.holds(now))
+        {
+            self.note_campaign(now, account, probe, trigger, actions);
         }
         let Some((prefix, key, touch)) = shared else { return trigger };
         let (found, tally) = self.count(now, key, touch, &mut None);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Ipv6Accounts;
-use crate::probe::{Port, Probe, ScanKind, Transport};
+use crate::probe::{Port, Probe, ScanKind, Signature, Transport};
 
 const TCP: Counted = Counted(1);
 const IPV6: Ipv6Accounts = Ipv6Accounts { first: 128, then: 64 };
@@ -27,6 +27,7 @@ fn syn(at: u64, port: u16) -> Touch {
             scan: ScanKind::Syn,
             ambiguous: false,
             ip_options: false,
+            signature: Signature::None,
         },
         0,
     )

@@ -3,7 +3,7 @@ use super::*;
 use crate::config::PortMode;
 use crate::engine::Source;
 use crate::probe::Port;
-use crate::probe::{Probe, ScanKind, Transport};
+use crate::probe::{Probe, ScanKind, Signature, Transport};
 use crate::sys::mailbox::{self, Inbox};
 
 /// A handle without its thread, and the items that it queues.
@@ -41,6 +41,7 @@ fn scan(not_blocked: Option<NotBlocked>) -> Report {
         scan: ScanKind::Syn,
         ambiguous: false,
         ip_options: false,
+        signature: Signature::None,
     };
     Report::Scan { source: source(), probe, reason: reason(), not_blocked }
 }

@@ -21,10 +21,12 @@ use std::net::IpAddr;
 use log::Level;
 
 use super::facts::start;
-use super::phrases::{count, duration, scan_name, transport as transport_name};
+use super::phrases::{count, done, duration, scan_name, transport as transport_name};
 use super::{Line, level};
 use crate::config::PortSet;
-use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, SlowedPackets, Source};
+use crate::engine::{
+    Ending, NotBlocked, Reason, Report, Shared, SlowEnding, SlowedPackets, Source,
+};
 use crate::journal::history::State;
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
@@ -232,6 +234,23 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
         }
         Report::Continues { source, state, reason, .. } => {
             vec![format!("attackalert: Host {source} continues its scan, {state}: {reason}")]
+        }
+        Report::Campaign { campaign, action, timeout } => {
+            let from = match campaign.shared {
+                Shared::Network(network) => format!("from {network}"),
+                Shared::Signature(signature) => format!("with {}", signature.name()),
+            };
+            let time = timeout.map_or_else(
+                || "only".to_owned(),
+                |timeout| format!("for {} after its last probe", duration(timeout)),
+            );
+            let (sources, ports) = (campaign.sources.into(), campaign.ports.into());
+            vec![format!(
+                "attackalert: Campaign {from}: {} probed {}, {} {time}.",
+                count(sources, "source"),
+                count(ports, "port"),
+                done(*action)
+            )]
         }
         Report::Released { source, ending, packets } => {
             let why = match ending {

@@ -13,8 +13,8 @@ use std::fmt::Display;
 use serde_json::Value;
 
 use super::is_treacherous;
-use super::phrases::count;
-use crate::engine::{Ending, NotBlocked, Reason, Report, SlowEnding, Source, WouldBe};
+use super::phrases::{count, done};
+use crate::engine::{Ending, NotBlocked, Reason, Report, Shared, SlowEnding, Source, WouldBe};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::ScanKind;
 
@@ -182,6 +182,23 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
             facts.extend(why(reason));
             facts
         }
+        Report::Campaign { campaign, action, timeout } => {
+            let program = match campaign.shared {
+                Shared::Network(_) => None,
+                Shared::Signature(signature) => Some(signature.name()),
+            };
+            vec![
+                kind("campaign"),
+                address(campaign.address()),
+                name,
+                ("program", program.into()),
+                ("sources", campaign.sources.into()),
+                ("ports", campaign.ports.into()),
+                ("port", campaign.port.to_string().into()),
+                ("state", done(*action).into()),
+                ("timeout", timeout.map(|timeout| timeout.as_secs()).into()),
+            ]
+        }
         Report::Released { source, ending, packets } => {
             let ending = match ending {
                 SlowEnding::Expired => "expired",
@@ -307,6 +324,7 @@ active:
 scan: address name source destination port ip_options blocking scan proven reason not_blocked would_be
 slowed: address name port timeout blocking scan proven reason
 continues: address name port state scan proven reason
+campaign: address name program sources ports port state timeout
 released: address name ending dropped passed
 blocked: address name port timeout renewed renewals scan proven reason
 block-failed: address name error

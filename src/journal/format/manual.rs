@@ -123,9 +123,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Engine(Report::Continues { .. }) => 28,
         Notice::Switched { .. } => 29,
         Notice::Control { .. } => 30,
+        Notice::Engine(Report::Campaign { .. }) => 31,
     }
 }
-const PLACES: usize = 31;
+const PLACES: usize = 32;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

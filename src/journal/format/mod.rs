@@ -127,7 +127,8 @@ pub(crate) fn level(event: &Event) -> Level {
             Report::Scan { .. }
             | Report::Blocked { .. }
             | Report::Slowed { .. }
-            | Report::Continues { .. },
+            | Report::Continues { .. }
+            | Report::Campaign { .. },
         )
         | Notice::Lost { .. }
         | Notice::Shed { .. }
@@ -217,10 +218,12 @@ pub(super) fn first_bytes(text: &str, most: usize) -> &str {
 pub(crate) mod samples {
     //! One event of each kind, for the golden tests of all formats.
     use super::*;
-    use crate::config::PortSet;
-    use crate::engine::{Ending, NotBlocked, Reason, SlowEnding, SlowedPackets};
+    use crate::config::{CampaignAction, PortSet};
+    use crate::engine::{
+        CampaignView, Ending, NotBlocked, Reason, Shared, SlowEnding, SlowedPackets,
+    };
     use crate::journal::HostName;
-    use crate::probe::{Port, Probe, ScanKind, Transport};
+    use crate::probe::{Port, Probe, ScanKind, Signature, Transport};
     use std::net::IpAddr;
     use std::time::Duration;
 
@@ -281,6 +284,7 @@ pub(crate) mod samples {
                 scan: kind,
                 ambiguous: false,
                 ip_options: false,
+                signature: Signature::None,
             },
             reason: reason(kind),
             not_blocked: not_blocked
@@ -317,6 +321,25 @@ pub(crate) mod samples {
         })
     }
 
+    fn campaign(shared: Shared) -> Notice {
+        let is_network = matches!(shared, Shared::Network(_));
+        let at = crate::time::MonoTime::default();
+        Notice::Engine(Report::Campaign {
+            campaign: CampaignView {
+                shared,
+                sources: 8,
+                ports: 16,
+                since: at,
+                last: at,
+                port: Port { transport: Transport::Tcp, number: 22 },
+                scanner: "192.0.2.7".parse().unwrap(),
+                until: is_network.then_some(at),
+            },
+            action: if is_network { CampaignAction::Slow } else { CampaignAction::Report },
+            timeout: is_network.then_some(Duration::from_secs(60)),
+        })
+    }
+
     /// Every kind of notice.
     pub(crate) fn all() -> Vec<Event> {
         let host = Source::of("10.77.1.1".parse().unwrap(), 64);
@@ -346,6 +369,8 @@ pub(crate) mod samples {
                 state: "slowed",
                 reason: reason(ScanKind::Syn),
             }),
+            campaign(Shared::Network("192.0.2.0/24".parse::<ipnet::IpNet>().unwrap().into())),
+            campaign(Shared::Signature(Signature::Masscan)),
             Notice::Engine(Report::Released {
                 source: host,
                 ending: SlowEnding::Expired,

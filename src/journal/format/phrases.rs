@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::CampaignAction;
 use crate::probe::{ScanKind, Transport};
 
 /// A duration in its two largest units: `58 s`, `1h 2m`, `6d 23h`. Fractions of a second are
@@ -43,6 +44,15 @@ pub(crate) fn scan_name(kind: ScanKind) -> &'static str {
         ScanKind::Reply => "REPLY",
         ScanKind::Sweep => "ADDRESS SWEEP",
         ScanKind::PingSweep => "PING SWEEP",
+    }
+}
+
+/// What is done about a campaign.
+pub(crate) fn done(action: CampaignAction) -> &'static str {
+    match action {
+        CampaignAction::Report => "reported",
+        CampaignAction::Slow => "slowed",
+        CampaignAction::Block => "blocked",
     }
 }
 

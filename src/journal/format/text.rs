@@ -63,6 +63,8 @@ event=blocked address=2001:db8:1::/64 port=tcp/22 timeout=60 renewed=false renew
 event=blocked address=192.0.2.0/24 renewed=false renewals=0 proven=true reason=\"by hand: abuse\"
 event=slowed address=10.77.1.1 port=tcp/1 timeout=60 blocking=false scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
 event=continues address=10.77.1.1 port=tcp/11 state=slowed scan=syn proven=false reason=\"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3\"
+event=campaign address=192.0.2.0/24 sources=8 ports=16 port=tcp/22 state=slowed timeout=60
+event=campaign address=192.0.2.7 program=masscan sources=8 ports=16 port=tcp/22 state=reported
 event=released address=10.77.1.1 ending=expired dropped=34 passed=12
 event=block-failed address=10.77.1.1 error=\"no space in set\\nof 10\"
 event=unblocked address=10.77.1.1 ending=expired

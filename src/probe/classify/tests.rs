@@ -16,6 +16,7 @@ fn classify(protocol: u8, transport: wire::Transport<'_>) -> Result<Probe, NotPr
             protocol,
             transport,
             ip_options: false,
+            id: 0,
             hops_left: 64,
         },
         &EPHEMERAL,
@@ -61,6 +62,7 @@ fn from(source: &str, destination: &str) -> Result<Probe, NotProbe> {
             protocol: 6,
             transport: wire::Transport::Tcp(segment),
             ip_options: false,
+            id: 0,
             hops_left: 64,
         },
         &EPHEMERAL,
@@ -152,6 +154,7 @@ fn only_what_no_server_sends_late_counts_in_large_numbers() {
             protocol: 17,
             transport,
             ip_options: false,
+            id: 0,
             hops_left,
         };
         Probe::late(&packet, reason).map(|probe| (probe.scan, probe.ambiguous))

@@ -59,6 +59,7 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
         passed: None,
         renewals: 0,
         exempt: Vec::new(),
+        campaign: None,
     }
 }
 
@@ -228,6 +229,7 @@ impl Handler for FakeHandler {
                     last_seen: Some(stamp(1_795_188_400)),
                     blocks_before: 1,
                     proof: None,
+                    campaign: None,
                 }))
                 .into(),
                 None => no("nothing is known of it").into(),

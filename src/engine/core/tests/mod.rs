@@ -1,6 +1,7 @@
 //! The engine's tests, a file for each kind of input. Random sequences are in
 //! `tests/pure/engine.rs`.
 
+mod campaign;
 mod configuration;
 mod ipv6;
 mod manual;
@@ -13,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::config::{Config, UnprovenAction};
-use crate::engine::{Action, NotBlocked, Outcome, Report, Trigger};
-use crate::probe::{Port, Probe, ScanKind, Transport};
+use crate::engine::{Action, CampaignView, NotBlocked, Outcome, Report, Shared, Trigger};
+use crate::probe::{Port, Probe, ScanKind, Signature, Transport};
 
 /// An engine with a simulated kernel that accepts every order unless `refuse` is set.
 struct Bench {
@@ -66,7 +67,7 @@ impl Bench {
                     Action::Count { source } => {
                         Outcome::Counted { source: *source, packets: self.packets }
                     }
-                    Action::Slow { .. } => {
+                    Action::Slow { .. } | Action::Campaign { .. } => {
                         self.orders.push(action);
                         continue;
                     }
@@ -116,6 +117,7 @@ impl Bench {
             scan,
             ambiguous,
             ip_options: false,
+            signature: Signature::None,
         };
         let mut actions = Vec::new();
         self.engine.on_probe(self.at(), &probe, &mut actions);
@@ -154,6 +156,7 @@ impl Bench {
                 scan: ScanKind::Syn,
                 ambiguous: false,
                 ip_options: false,
+                signature: Signature::None,
             };
             self.command(|engine, now, actions| {
                 event(engine, now, &probe, actions);
@@ -218,6 +221,17 @@ impl Bench {
             Report::Unblocked { source, ending } => format!("unblocked {} {ending:?}", source),
             Report::Exempted { source, exempt } => format!("exempted {exempt} from {source}"),
             Report::Continues { source, state, .. } => format!("continues {source} {state}"),
+            Report::Campaign {
+                campaign: campaign @ CampaignView { sources, ports, .. },
+                action,
+                ..
+            } => {
+                let who = match campaign.shared {
+                    Shared::Network(network) => network.to_string(),
+                    Shared::Signature(signature) => signature.name().to_owned(),
+                };
+                format!("campaign {who}: {sources} sources, {ports} ports, {action:?}")
+            }
             Report::UnblockFailed { source, error } => format!("unblock failed {} {error}", source),
         };
         std::mem::take(&mut self.reports).into_iter().map(short).collect()

@@ -638,6 +638,7 @@ fn a_slow_scanner_among_a_million_sources_of_one_packet_is_found() {
             scan: ScanKind::Syn,
             ambiguous: false,
             ip_options: false,
+            signature: Signature::None,
         };
         bench.engine.on_probe(bench.at(), &probe, &mut Vec::new());
     }

@@ -30,6 +30,8 @@ WARN attackalert: Host 2001:db8:1::/64 has been blocked via nftables for 1m: syn
 WARN adminalert: Host 192.0.2.0/24 has been blocked via nftables until it is unblocked: by hand: abuse
 WARN attackalert: Host 10.77.1.1 was not blocked: slowed until its address is proven
 WARN attackalert: Host 10.77.1.1 continues its scan, slowed: syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3
+WARN attackalert: Campaign from 192.0.2.0/24: 8 sources probed 16 ports, slowed for 1m after its last probe.
+WARN attackalert: Campaign with masscan: 8 sources probed 16 ports, reported only.
 INFO adminalert: Host 10.77.1.1 is no longer slowed: its time is up. Of its packets 12 passed and 34 were dropped.
 ERROR attackalert: ERROR: Could not block host 10.77.1.1 via nftables: no space in set\\nof 10
 INFO adminalert: Host 10.77.1.1 is no longer blocked: its time is up.
