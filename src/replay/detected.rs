@@ -80,6 +80,8 @@ impl Scanner {
 /// All detected sources; and each event as it happens, if it is asked for.
 pub(super) struct Detected<'a> {
     pub(super) sources: BTreeMap<Source, Scanner>,
+    /// The campaigns, as events.
+    pub(super) campaigns: Vec<Event>,
     /// Sources that are not listed.
     pub(super) more: u64,
     pub(super) clock: Clock,
@@ -90,7 +92,8 @@ pub(super) struct Detected<'a> {
 
 impl<'a> Detected<'a> {
     pub(super) fn new(events: Option<&'a mut dyn Write>) -> Self {
-        Self { sources: BTreeMap::new(), more: 0, clock: Clock::default(), events, error: None }
+        let (sources, campaigns) = (BTreeMap::new(), Vec::new());
+        Self { sources, campaigns, more: 0, clock: Clock::default(), events, error: None }
     }
 
     /// Counts a probe of a source that was detected before.
@@ -159,8 +162,11 @@ impl<'a> Detected<'a> {
                 scanner.begin(Span { from: at, until, is_block: true, reason, is_over: false });
             }
             Report::Unblocked { source, .. } => self.end(source, true, at),
+            Report::Campaign { .. } if self.campaigns.len() < DETECTED_MAX => {
+                self.campaigns.push(Event { at, notice: Notice::Engine(report), name: None });
+            }
+            Report::Campaign { .. } => self.more += 1,
             Report::BlockFailed { .. }
-            | Report::Campaign { .. }
             | Report::Continues { .. }
             | Report::Exempted { .. }
             | Report::UnblockFailed { .. } => {}

@@ -12,8 +12,9 @@ use super::options::Options;
 use super::rules::Skipped;
 use super::{Input, Outcome};
 use crate::capture::files::link;
+use crate::config::LogFormat;
 use crate::engine::Source;
-use crate::journal::format::{duration, printable, printable_json};
+use crate::journal::format::{self, duration, printable, printable_json};
 
 /// Kinds of a packet that the text names, if there were any.
 const PHRASES: [(Skipped, &str); 4] = [
@@ -109,6 +110,12 @@ pub(super) fn text(
         writeln!(out, "Not evaluated: {}.", plural(counts.unreadable, "unreadable packet"))?;
     }
     writeln!(out)?;
+    for campaign in &outcome.detected.campaigns {
+        for line in format::lines(campaign, LogFormat::Classic) {
+            let text = line.text.trim_start_matches("attackalert: ");
+            writeln!(out, "{} UTC  {text}", exact_for_people(campaign.at))?;
+        }
+    }
     if outcome.detected.sources.is_empty() {
         return writeln!(out, "No source would have been detected.");
     }
@@ -216,6 +223,10 @@ pub(super) fn json(
     let local: Vec<String> =
         outcome.locals.list().networks().iter().map(|net| Source::from(*net).to_string()).collect();
     let detected: Vec<Value> = outcome.detected.sources.iter().map(source_json).collect();
+    let campaigns = outcome.detected.campaigns.iter().map(format::json);
+    // They are objects of ours.
+    let campaigns: Vec<Value> =
+        campaigns.filter_map(|event| serde_json::from_str(&event).ok()).collect();
     let document = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "files": outcome.inputs.iter().map(file_json).collect::<Vec<_>>(),
@@ -240,6 +251,7 @@ pub(super) fn json(
         "reports_held_back": outcome.reports_held_back,
         "not_listed": outcome.detected.more,
         "detected": detected,
+        "campaigns": campaigns,
     });
     let text = serde_json::to_string_pretty(&document).map_err(io::Error::other)?;
     writeln!(out, "{}", printable_json(&text))

@@ -709,3 +709,27 @@ fn clients_of_services_may_try_eight_closed_ports_a_day() {
     let found = report_with(&[&after(5, 1).file()], &["--local", HOST], &config);
     assert_eq!(detected(&found), [format!("{client} syn 1")], "{found}");
 }
+
+#[test]
+fn a_campaign_is_reported_as_live() {
+    let mut capture = Capture::default();
+    for n in 1..=60u16 {
+        capture.refused(&format!("198.51.100.{n}"), 200 + n, SYN);
+        let (from, to) = (format!("2001:db8:7:ab{n:02x}::9"), ("2001:db8::1", 200 + n));
+        capture.tcp((&from, 40_000), to, SYN, b"").tcp(to, (&from, 40_000), RST | ACK, b"");
+    }
+    let report = report(&capture.file());
+    let rows = report["campaigns"].as_array().unwrap().iter();
+    let rows: Vec<_> =
+        rows.map(|row| (row["address"].as_str().unwrap(), &row["program"])).collect();
+    // These have one sequence number too, the window of nmap, and four ports by then.
+    assert_eq!(
+        rows,
+        [
+            ("198.51.100.4", &Value::from("nmap")),
+            ("198.51.100.0/24", &Value::Null),
+            ("2001:db8:7:ab00::/56", &Value::Null)
+        ]
+    );
+    assert_eq!(detected(&report), Vec::<String>::new());
+}

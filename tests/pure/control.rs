@@ -81,7 +81,7 @@ ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  PASSED  SINCE       
     assert_eq!(
         list[0],
         serde_json::json!({"address": "10.77.1.1", "state": "blocked", "cause": "unproven", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
-            "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": []})
+            "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": [], "campaign": null})
     );
     assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
 }

@@ -17,8 +17,8 @@ use std::process::{Command, Output};
 use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
 use portsentry::config::{
-    ClassicMode, ClosedPorts, Config, KEYS, Keyword, Method, Mode, PortMode, PortSet, Reload,
-    UnprovenAction,
+    CampaignAction, ClassicMode, ClosedPorts, Config, KEYS, Keyword, Method, Mode, PortMode,
+    PortSet, Reload, UnprovenAction,
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
@@ -559,6 +559,7 @@ fn rulesets() -> Vec<Ruleset> {
         with(&|config| config.interfaces = vec!["eth0".to_owned()]),
         with(&|config| config.allow.iter_mut().for_each(|allowed| allowed.silent = true)),
         with(&|config| config.udp.mode = PortMode::Off),
+        with(&|config| config.campaign.action = CampaignAction::Slow),
         with(&|config| {
             (config.tcp.mode, config.tcp.ports) = (PortMode::Connect, PortSet::range(1, 9))
         }),

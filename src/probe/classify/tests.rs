@@ -265,3 +265,41 @@ proptest! {
         prop_assert!(segment(port, flags.0).map_or(true, |probe| probe.ambiguous));
     }
 }
+
+#[test]
+fn a_syn_shows_the_program_that_sent_it() {
+    let sent = |to: &str, sequence: u32, window: u16, id: u16, flags: Flags| {
+        let segment = Segment {
+            source_port: 40000,
+            destination_port: 23,
+            sequence,
+            acknowledgement: 0,
+            flags,
+            window,
+            options: &[],
+        };
+        let to: IpAddr = to.parse().unwrap();
+        let packet = wire::Packet {
+            source: if to.is_ipv4() { SCANNER } else { "2001:db8::9".parse().unwrap() },
+            destination: to,
+            protocol: 6,
+            transport: wire::Transport::Tcp(segment),
+            ip_options: false,
+            hops_left: 64,
+            id,
+        };
+        Probe::from_packet(&packet, &EPHEMERAL).unwrap().signature
+    };
+    // 192.0.2.1 as a number, and what masscan makes of it.
+    let (host, id) = (0xc000_0201_u32, (0x0201 ^ 23 ^ 0x4321) as u16);
+    for (what, signature, wanted) in [
+        ("mirai", sent("192.0.2.1", host, 5840, 7, Flags::SYN), Signature::Mirai),
+        ("masscan", sent("192.0.2.1", 0x8765_4321, 1024, id, Flags::SYN), Signature::Masscan),
+        ("nmap", sent("192.0.2.1", 9, 1024, 7, Flags::SYN), Signature::Sequence(9)),
+        ("nmap, IPv6", sent("2001:db8::1", 9, 1024, 0, Flags::SYN), Signature::Sequence(9)),
+        ("Linux", sent("192.0.2.1", 0x8765_4321, 64240, id, Flags::SYN), Signature::None),
+        ("no SYN", sent("192.0.2.1", host, 1024, id, Flags::FIN), Signature::None),
+    ] {
+        assert_eq!(signature, wanted, "{what}");
+    }
+}

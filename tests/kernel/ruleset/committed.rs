@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use portsentry::config::{
-    ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction, UnprovenAction,
+    CampaignAction, ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction,
+    UnprovenAction,
 };
 use portsentry::nft::text::Form;
 use portsentry::nft::{Connection, QueueBy};
@@ -43,6 +44,15 @@ fn named() -> Vec<(&'static str, Config)> {
             "nfqueue-reflex",
             with(|config| (config.capture.method, config.capture.reflex) = (Method::Nfqueue, true)),
         ),
+        ("campaign-slow", with(|config| config.campaign.action = CampaignAction::Slow)),
+        (
+            "campaign-slow-alone",
+            with(|config| {
+                config.campaign.action = CampaignAction::Slow;
+                config.block.unproven.action = UnprovenAction::Report;
+            }),
+        ),
+        ("campaign-block", with(|config| config.campaign.action = CampaignAction::Block)),
         ("observe", with(|config| config.mode = Mode::Observe)),
         ("answer", with(|config| config.closed_ports = ClosedPorts::Answer)),
         ("tcp-only", with(|config| config.udp.mode = PortMode::Off)),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{
-    Allowed, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction,
+    Allowed, CampaignAction, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet,
+    ProtocolAction,
 };
 use portsentry::nft::Ruleset;
 use portsentry::ruleset;
@@ -93,6 +94,9 @@ impl Numbers {
         let first = 48 + self.below(81) as u8;
         let then = (48 + self.below(73) as u8).min(first);
         config.block.ipv6 = Ipv6Accounts { first, then };
+        config.campaign.action =
+            [CampaignAction::Report, CampaignAction::Slow, CampaignAction::Block]
+                [self.below(3) as usize];
         config.allow = (0..self.below(12))
             .map(|_| Allowed { network: self.network(), silent: self.below(4) == 0 })
             .collect();
