@@ -207,12 +207,14 @@ impl<'a> Daemon<'a> {
         value.unwrap_or_else(|| panic!("no {line} in {text}"))
     }
 
-    /// The addresses that `portsentryctl list` shows.
+    /// The blocked and slowed addresses that `portsentryctl list` shows.
     pub fn blocked(&self) -> Vec<String> {
         self.json(&["list"])
             .as_array()
             .expect("array")
             .iter()
+            // Campaigns.
+            .filter(|row| row["state"] != "reported")
             .map(|row| row["address"].as_str().expect("address").to_owned())
             .collect()
     }
