@@ -63,7 +63,7 @@ pub struct CampaignView {
     pub sources: u32,
     /// Their ports, or more: at most 128 are told apart.
     pub ports: u32,
-    /// The first probe.
+    /// The second probe.
     pub since: MonoTime,
     /// The last probe, its port, and the address that sent it.
     pub last: MonoTime,
@@ -137,7 +137,8 @@ fn count(bits: &[u64]) -> u32 {
     bits.iter().map(|word| word.count_ones()).sum()
 }
 
-fn set(bits: &mut [u64], number: usize) {
+fn set(bits: &mut [u64], number: u8) {
+    let number = usize::from(number);
     if let Some(word) = bits.get_mut(number / 64) {
         *word |= 1 << (number % 64);
     }
@@ -155,22 +156,28 @@ struct Entry {
     until: Option<MonoTime>,
 }
 
-/// What a search reads of an entry; all of a bucket are in one cache line.
+/// What a search reads of an entry; all of a bucket are in one cache line. A network with one probe
+/// has no more than this: in a flood most have.
 #[derive(Debug, Clone, Copy, Default)]
 struct Head {
     /// A part of the hash; 0: the place is empty.
     tag: u32,
-    /// The half of the last probe.
-    half: u16,
-    /// Sources, or [`FIRED`].
-    weight: u16,
+    /// The half of the last probe, its lowest bits.
+    half: u8,
+    /// Sources at most, [`FIRED`], or [`ALONE`].
+    weight: u8,
+    /// Of the only probe: its source and the bit of its port.
+    source: u8,
+    port: u8,
 }
 
+/// There was one probe, and there is no entry.
+const ALONE: u8 = 1;
 /// It is a campaign, and was reported.
-const FIRED: u16 = u16::MAX;
+const FIRED: u8 = u8::MAX;
 
 impl Head {
-    fn is_live(self, half: u16) -> bool {
+    fn is_live(self, half: u8) -> bool {
         self.tag != 0 && half.wrapping_sub(self.half) <= 1
     }
 }
@@ -214,15 +221,19 @@ impl Campaigns {
         }
     }
 
-    fn find(&self, half: u16, shared: Shared) -> Result<Place, (usize, u32)> {
+    /// The place of what has been counted, an entry or a lone head; else its bucket and tag.
+    fn find(&self, now: MonoTime, shared: Shared) -> Result<Place, (usize, u32)> {
         let hash = self.hasher.hash_one(shared);
         let bucket = (hash >> 32) as usize % self.heads.len().max(1);
-        let tag = (hash as u32).max(1);
+        let (tag, half) = ((hash as u32).max(1), half(now));
         let ways = self.heads.get(bucket).into_iter().flatten();
         let way = ways.enumerate().find(|(way, head)| {
+            let is_it = |entry: &Entry| {
+                entry.shared == shared && now.since(entry.last) < HALF.saturating_mul(2)
+            };
             head.tag == tag
                 && head.is_live(half)
-                && self.entry(Place(bucket, *way)).is_some_and(|entry| entry.shared == shared)
+                && (head.weight == ALONE || self.entry(Place(bucket, *way)).is_some_and(is_it))
         });
         way.map(|(way, _)| Place(bucket, way)).ok_or((bucket, tag))
     }
@@ -239,48 +250,51 @@ impl Campaigns {
         self.heads.get_mut(bucket)?.get_mut(way)
     }
 
-    /// A place for a new entry in a bucket.
-    fn make_room(&mut self, now: MonoTime, half: u16, (bucket, tag): (usize, u32)) -> Place {
+    /// A place for another one in a bucket.
+    fn make_room(&mut self, now: MonoTime, (bucket, tag): (usize, u32)) -> Place {
+        let half = half(now);
         let ways = if self.tokens.take(now) { 0 } else { PATIENT }..WAYS;
         let heads = self.heads.get(bucket).copied().unwrap_or_default();
         let rank = |way: &usize| {
             let head = heads.get(*way).copied().unwrap_or_default();
-            let weight = if head.is_live(half) { head.weight } else { 0 };
+            let (weight, age) = if head.is_live(half) {
+                (head.weight, half.wrapping_sub(head.half))
+            } else {
+                (0, 0)
+            };
             // Equal ones are replaced in no order that a sender knows.
-            (weight, head.half, (way + tag as usize) % WAYS)
+            (weight, u8::MAX - age, (way + tag as usize) % WAYS)
         };
         Place(bucket, ways.min_by_key(rank).unwrap_or(WAYS - 1))
     }
 
-    /// Counts a probe.
+    /// Counts a probe. `None`: it is the first.
     pub(super) fn note(&mut self, now: MonoTime, shared: Shared, seen: Seen) -> Option<Noted> {
-        let half = half(now);
-        let bit = port_bit(seen.port);
-        let place = match self.find(half, shared) {
+        let (half, bit) = (half(now), port_bit(seen.port));
+        let place = match self.find(now, shared) {
             Ok(place) => place,
             Err(missing) => {
-                if self.entries.is_empty() {
-                    self.entries.resize(self.heads.len() * WAYS, None);
+                let place = self.make_room(now, missing);
+                let (source, port) = (seen.source, bit);
+                *self.head_mut(place)? = Head { tag: missing.1, half, weight: ALONE, source, port };
+                if !seen.is_past {
+                    return None;
                 }
-                let place = self.make_room(now, half, missing);
-                let (port, scanner) = (seen.port, seen.scanner);
-                let (current, previous) = (Bits::default(), Bits::default());
-                let (since, last, until) = (now, now, None);
-                let entry = Entry { shared, current, previous, since, last, port, scanner, until };
-                *self.entries.get_mut(place.0 * WAYS + place.1)? = Some(entry);
-                *self.head_mut(place)? = Head { tag: missing.1, half, weight: 0 };
                 place
             }
         };
-        let before = self.head_mut(place)?.half;
+        let head = *self.head_mut(place)?;
+        if head.weight == ALONE {
+            self.add(now, place, (shared, head, seen));
+        }
         let entry = self.entry_mut(place)?;
-        if before != half {
+        if head.half != half {
             entry.previous = std::mem::take(&mut entry.current);
         }
         (entry.last, entry.port, entry.scanner) = (now, seen.port, seen.scanner);
-        set(&mut entry.current.sources, usize::from(seen.source));
+        set(&mut entry.current.sources, seen.source);
         if seen.is_past {
-            set(&mut entry.current.scanners, usize::from(seen.source));
+            set(&mut entry.current.scanners, seen.source);
         }
         if !seen.is_past || matches!(shared, Shared::Signature(_)) {
             set(&mut entry.current.ports, bit);
@@ -292,9 +306,36 @@ impl Campaigns {
         let is_fired = head.weight == FIRED;
         head.half = half;
         if !is_fired {
-            head.weight = u16::try_from(sources).unwrap_or(FIRED - 1);
+            // Beside those that are alone.
+            head.weight = u8::try_from(sources + 1).unwrap_or(FIRED).min(FIRED - 1);
         }
         Some(Noted { place, is_fired, is_campaign })
+    }
+
+    /// Adds the entry of what had one probe until now.
+    fn add(&mut self, now: MonoTime, place: Place, (shared, head, seen): (Shared, Head, Seen)) {
+        if self.entries.is_empty() {
+            self.entries.resize(self.heads.len() * WAYS, None);
+        }
+        let mut current = Bits::default();
+        set(&mut current.sources, head.source);
+        // The first probe of a source that has passed its trigger before is none of these.
+        if !seen.is_past || head.source != seen.source {
+            set(&mut current.ports, head.port);
+        }
+        let Place(bucket, way) = place;
+        if let Some(entry) = self.entries.get_mut(bucket * WAYS + way) {
+            *entry = Some(Entry {
+                shared,
+                current,
+                previous: Bits::default(),
+                since: now,
+                last: now,
+                port: seen.port,
+                scanner: seen.scanner,
+                until: None,
+            });
+        }
     }
 
     /// Takes a campaign for reported.
@@ -326,8 +367,10 @@ impl Campaigns {
     /// Whether a network around an address is slowed or blocked.
     pub(super) fn is_held(&self, now: MonoTime, address: IpAddr) -> bool {
         let is_held = |(network, _)| {
-            let place = self.find(half(now), Shared::Network(network));
-            let entry = place.ok().and_then(|place| self.entry(place));
+            let shared = Shared::Network(network);
+            let place = self.find(now, shared).ok();
+            // The place of a lone one may have an entry that is over.
+            let entry = place.and_then(|at| self.entry(at)).filter(|entry| entry.shared == shared);
             entry.is_some_and(|entry| entry.until.is_some_and(|until| until > now))
         };
         self.holds(now) && networks(address).into_iter().flatten().any(is_held)
@@ -356,7 +399,7 @@ impl Campaigns {
 
     /// Forgets what is known of what they share.
     pub(super) fn forget(&mut self, now: MonoTime, shared: Shared) {
-        if let Ok(place) = self.find(half(now), shared)
+        if let Ok(place) = self.find(now, shared)
             && let Some(head) = self.head_mut(place)
         {
             *head = Head::default();
@@ -364,9 +407,9 @@ impl Campaigns {
     }
 }
 
-fn half(now: MonoTime) -> u16 {
-    // A wrap after seven years.
-    (now.millis() / HALF.as_millis() as u64) as u16
+fn half(now: MonoTime) -> u8 {
+    // A wrap after ten days: entries know better, and a lone probe is none.
+    (now.millis() / HALF.as_millis() as u64) as u8
 }
 
 fn is_campaign(shared: Shared, sources: u32, all: &Bits) -> bool {
@@ -382,14 +425,14 @@ fn is_campaign(shared: Shared, sources: u32, all: &Bits) -> bool {
 }
 
 /// The bit of a port, the same for ports that one client tries together.
-fn port_bit(port: Port) -> usize {
+fn port_bit(port: Port) -> u8 {
     let number = match port.transport {
         Transport::Tcp | Transport::Udp => together(port.number),
         Transport::Sctp | Transport::Ip => port.number,
     };
     // Knuth's multiplicative hash. A sender that makes ports share bits counts for less.
     let mixed = (u32::from(number) | (port.transport as u32) << 16).wrapping_mul(0x9e37_79b1);
-    (mixed >> 25) as usize
+    (mixed >> 25) as u8
 }
 
 #[cfg(test)]
@@ -411,11 +454,11 @@ mod tests {
         })
     }
 
-    fn note(table: &mut Campaigns, now: u64, address: u32, number: u16) -> Noted {
+    fn note(table: &mut Campaigns, now: u64, address: u32, number: u16) -> bool {
         let [Some((shared, seen)), None] = seen(Ipv4Addr::from(address).into(), number) else {
             panic!("one network");
         };
-        table.note(at(now), shared, seen).unwrap()
+        table.note(at(now), shared, seen).is_some_and(|noted| noted.is_campaign)
     }
 
     // P10
@@ -453,13 +496,13 @@ mod tests {
             // Far apart, so that no two share a bit.
             note(&mut table, 10, 0x0a00_0000 + n, 1000 + 7 * n as u16);
         }
-        assert!(!note(&mut table, hour, 0x0a00_0000, 2000).is_campaign);
+        assert!(!note(&mut table, hour, 0x0a00_0000, 2000));
         let mut passed = false;
         for n in 0..12u16 {
-            passed |= note(&mut table, 2 * hour - 1, 0x0a00_0000, 3000 + 7 * n).is_campaign;
+            passed |= note(&mut table, 2 * hour - 1, 0x0a00_0000, 3000 + 7 * n);
         }
         assert!(passed);
-        assert!(!note(&mut table, 2 * hour, 0x0a00_0001, 4000).is_campaign, "the first are gone");
+        assert!(!note(&mut table, 2 * hour, 0x0a00_0001, 4000), "the first are gone");
     }
 
     // P6
@@ -468,8 +511,7 @@ mod tests {
         let mut table = Campaigns::new(NETWORK_BUCKETS, 7);
         let (mut passed, mut forged) = (false, 0x0b00_0000);
         for n in 0..24u32 {
-            passed |=
-                note(&mut table, u64::from(n), 0x0a00_0000 + n % 12, 7 * n as u16).is_campaign;
+            passed |= note(&mut table, u64::from(n), 0x0a00_0000 + n % 12, 7 * n as u16);
             for _ in 0..20_000 {
                 forged += 256;
                 note(&mut table, u64::from(n), forged, 443);
@@ -485,8 +527,7 @@ mod tests {
         let (mut passed, mut other) = (false, 0x0b00_0000);
         for minute in 0..50u32 {
             let now = u64::from(minute) * 60_000;
-            passed |=
-                note(&mut table, now, 0x0a00_0000 + minute % 12, 7 * minute as u16).is_campaign;
+            passed |= note(&mut table, now, 0x0a00_0000 + minute % 12, 7 * minute as u16);
             // One new network a second.
             for second in 0..60 {
                 other += 256;
