@@ -36,7 +36,8 @@ pub trait EngineReader: Send {
 
 /// What callers queue for the thread.
 pub(super) enum Item {
-    Change(Change),
+    /// Boxed: the queue has room for each from the start, which would be a megabyte.
+    Change(Box<Change>),
     /// The evidence when the daemon ends.
     Last(Vec<Evidence>),
 }

@@ -104,7 +104,7 @@ impl StoreHandle {
     }
 
     fn push(&self, change: Change) {
-        if self.items.send(Item::Change(change)).is_err() {
+        if self.items.send(Item::Change(Box::new(change))).is_err() {
             self.shared.list_wanted.store(true, Ordering::Release);
         }
     }

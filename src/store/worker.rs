@@ -219,7 +219,7 @@ impl Worker {
     fn gather(&mut self) {
         while let Some(item) = self.items.next() {
             match item {
-                Item::Change(change) => self.pending.push(change),
+                Item::Change(change) => self.pending.push(*change),
                 Item::Last(evidence) => {
                     self.pending.extend(evidence.into_iter().map(Change::Evidence))
                 }
