@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::{
     Admins, Block, Campaign, CampaignAction, Capture, ClosedPorts, CommandOn, CommandWhen, Config,
-    Control, Escalate, Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode,
-    NeverBlock, OnExit, OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Unproven,
-    UnprovenAction, Unwatched,
+    Control, Escalate, Events, Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget,
+    Method, Mode, NeverBlock, OnExit, OwnTable, PortMode, PortSet, Protocol, ProtocolAction,
+    Respond, Size, Unproven, UnprovenAction, Unwatched,
 };
 
 impl Default for Config {
@@ -105,6 +105,7 @@ impl Default for Config {
             },
             history_file: Some(PathBuf::from("/var/lib/portsentry/portsentry.history")),
             blocked_file: None,
+            events: Events { keep: Some(Duration::from_secs(90 * 86_400)), max: Size(64 << 20) },
             state_dir: PathBuf::from("/var/lib/portsentry"),
             control: Control {
                 socket: PathBuf::from("/run/portsentry/control.sock"),

@@ -13,7 +13,7 @@ use super::phrases::{describe, quoting};
 use super::reader::Reader;
 use super::tree::{Node, Value};
 use super::values::{self, Wrong};
-use super::{Allowed, CommandOn, Ipv6Accounts, PortSet, written};
+use super::{Allowed, CommandOn, Ipv6Accounts, PortSet, Size, written};
 
 /// A field that a key sets.
 pub(super) trait Field {
@@ -295,6 +295,34 @@ impl Field for Duration {
 
     fn print(&self) -> String {
         written::time(*self)
+    }
+}
+
+/// A size within the table's bounds.
+impl Field for Size {
+    fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
+        let Kind::Size { min, max, why } = input.key.kind else { return Ok(()) };
+        let text = match &input.node.value {
+            Value::Text(text) | Value::Fraction(text) => text.clone(),
+            Value::Whole(number) => number.to_string(),
+            _ => {
+                let remedy = "write a number and its unit: 512K, 64M, 1G";
+                return Err(input.mismatch(input.node, "a size", remedy));
+            }
+        };
+        *self = match values::size(&text)? {
+            size if (min..=max).contains(&size) => size,
+            _ => {
+                let (min, max) = (written::size(min), written::size(max));
+                let remedy = format!("write {min} to {max}: {why}");
+                return Err(input.out_of_range(&shown(&text), remedy));
+            }
+        };
+        Ok(())
+    }
+
+    fn print(&self) -> String {
+        written::size(*self)
     }
 }
 

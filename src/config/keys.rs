@@ -8,7 +8,8 @@ use super::field::Field;
 use super::keyword::keywords;
 use super::{
     CampaignAction, ClosedPorts, CommandOn, CommandWhen, Config, Facility, LogFormat, LogTarget,
-    Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched, written,
+    Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, Size, UnprovenAction, Unwatched,
+    written,
 };
 
 /// One key.
@@ -64,6 +65,15 @@ pub enum Kind {
         /// Reason for the bounds.
         why: &'static str,
     },
+    /// A number of bytes with a unit.
+    Size {
+        /// Minimum.
+        min: Size,
+        /// Maximum.
+        max: Size,
+        /// Reason for the bounds.
+        why: &'static str,
+    },
     /// Port numbers and ranges.
     Ports {
         /// Lowest port.
@@ -104,6 +114,9 @@ impl fmt::Display for Kind {
             Self::Time { min, max, zero, .. } => {
                 write!(f, "time, {} to {}", written::time(*min), written::time(*max))?;
                 zero.map_or(Ok(()), |meaning| write!(f, "; 0: {meaning}"))
+            }
+            Self::Size { min, max, .. } => {
+                write!(f, "size, {} to {}", written::size(*min), written::size(*max))
             }
             Self::Ports { min } => {
                 write!(f, "ports: number or \"a-b\", {min} to 65535, one or a list")
@@ -317,6 +330,25 @@ pub const KEYS: &[Key] = &[
     key!(log.facility, Kind::Word(keywords::<Facility>), Live),
     key!(history_file, Kind::Path { optional: true, max: PATH }, Live),
     key!(blocked_file, Kind::Path { optional: true, max: PATH - 5 }, Live),
+    key!(
+        events.keep,
+        Kind::Time {
+            min: HOUR,
+            max: Duration::from_secs(10 * 365 * 86_400),
+            zero: Some("none is stored"),
+            why: "after less than an hour nobody has looked, and after ten years nobody will",
+        },
+        Live
+    ),
+    key!(
+        events.max,
+        Kind::Size {
+            min: Size(1 << 20),
+            max: Size(64 << 30),
+            why: "a megabyte holds some 2000 events; a search reads all of them",
+        },
+        Live
+    ),
     key!(state_dir, Kind::Path { optional: false, max: PATH }, Restart),
     key!(control.socket, Kind::Path { optional: false, max: SOCKET_PATH }, Restart),
     key!(control.group, Kind::Group, Restart),

@@ -53,6 +53,8 @@ pub struct Config {
     pub history_file: Option<PathBuf>,
     /// Classic files of current blocks: this name with the mode appended (`.atcp`).
     pub blocked_file: Option<PathBuf>,
+    /// The event store.
+    pub events: Events,
     /// Directory of the daemon's state.
     pub state_dir: PathBuf,
     /// The control socket.
@@ -467,6 +469,25 @@ pub enum Facility {
     Local6 = 22,
     /// Local use 7.
     Local7 = 23,
+}
+
+/// `events`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Events {
+    /// How long an event is kept; `None`: none is stored (`0` in the file).
+    pub keep: Option<Duration>,
+    /// The most that their database takes of the disk.
+    pub max: Size,
+}
+
+/// Bytes of a file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl std::fmt::Debug for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// `control`.

@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::diagnostic::{is_plain, shown};
 use super::nearest::nearest;
+use super::{Size, written};
 
 /// Message and remedy of an error.
 pub(super) type Wrong = (String, String);
@@ -50,6 +51,25 @@ pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
     } else {
         Ok(time)
     }
+}
+
+/// A size: a number and its unit, which is a power of 1024.
+pub(super) fn size(text: &str) -> Result<Size, Wrong> {
+    const REMEDY: &str = "write a number and its unit: 512K, 64M, 1G";
+    let text = text.trim();
+    let not_a_size = || wrong(format!("`{}` is not a size", shown(text)), REMEDY);
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let unit = text.get(digits.len()..).unwrap_or_default().trim();
+    let Ok(number) = digits.parse::<u64>() else { return not_a_size() };
+    if unit.is_empty() {
+        return wrong(format!("the size `{}` has no unit", shown(text)), REMEDY);
+    }
+    let known = written::UNITS.into_iter().find(|(name, _)| {
+        let name = name.to_string();
+        [name.clone(), format!("{name}B"), format!("{name}iB")].iter().any(|name| name == unit)
+    });
+    let Some((_, bytes)) = known else { return not_a_size() };
+    Ok(Size(number.saturating_mul(bytes)))
 }
 
 /// A port number that was written as a number.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::PortSet;
 use super::diagnostic::is_plain;
+use super::{PortSet, Size};
 
 /// A file that is written key by key, in the order of the table of keys.
 #[derive(Default)]
@@ -90,6 +90,15 @@ pub(super) fn time(time: Duration) -> String {
         }
     }
     parts.join(" ")
+}
+
+/// The units of sizes, the largest first.
+pub(super) const UNITS: [(char, u64); 3] = [('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
+
+/// A size in the largest unit that is exact: `64M`.
+pub(super) fn size(Size(bytes): Size) -> String {
+    let exact = UNITS.into_iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+    exact.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 #[cfg(test)]

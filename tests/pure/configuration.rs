@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use portsentry::config::{
     self, Admins, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen, Config, Control,
-    Escalate, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode, PortSet,
-    Protocol, ProtocolAction, Refused, Respond, Severity, Unproven,
+    Escalate, Events, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode,
+    PortSet, Protocol, ProtocolAction, Refused, Respond, Severity, Size, Unproven,
 };
 use proptest::prelude::*;
 
@@ -315,6 +315,17 @@ fn the_bounds_of_the_table_hold() {
                 );
                 assert_eq!(try_value("0"), zero.is_none(), "{}", key.path);
             }
+            config::Kind::Size { min, max, .. } => {
+                let kibibytes = |size: Size| size.0 >> 10;
+                for (size, is_wrong) in [
+                    (kibibytes(min), false),
+                    (kibibytes(max), false),
+                    (kibibytes(min) - 1, true),
+                    (kibibytes(max) + 1, true),
+                ] {
+                    assert_eq!(try_value(&format!("{size}K")), is_wrong, "{} {size}K", key.path);
+                }
+            }
             _ => {}
         }
     }
@@ -486,7 +497,12 @@ fn configurations() -> impl Strategy<Value = Config> {
     let log = (word_of(), word_of(), word_of(), word_of());
     let files = (
         proptest::option::of(path("ignore")),
-        (proptest::option::of(path("history")), proptest::option::of(path("blocked"))),
+        (
+            proptest::option::of(path("history")),
+            proptest::option::of(path("blocked")),
+            proptest::option::of(millis(3600, 3650 * 86_400)),
+            (1u64 << 20)..=(64 << 30),
+        ),
         path("state"),
         path("run"),
         "([a-z_][a-z0-9_-]{0,10})?",
@@ -561,6 +577,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                     log: Log { target: log.0, format: log.1, level: log.2, facility: log.3 },
                     history_file: files.1.0,
                     blocked_file: files.1.1,
+                    events: Events { keep: files.1.2, max: Size(files.1.3 >> 10 << 10) },
                     state_dir: files.2,
                     control: Control { socket: files.3, group: files.4 },
                     on_exit,
