@@ -1,6 +1,6 @@
 //! An account: the distinct ports that a source touched, and their tally.
 
-use super::{MonoTime, TouchView};
+use super::{MonoTime, TouchView, Weight};
 use crate::probe::{Port, Probe, ScanKind, Transport};
 
 /// A touched port with time and kind, in eight bytes.
@@ -169,6 +169,16 @@ impl Touch {
     /// Whether it looks like a service's late answer.
     pub(super) fn is_reply(self) -> bool {
         self.0 & KIND == REPLY
+    }
+
+    /// What it means for the decision about its source.
+    pub(super) fn weight(self, counted: Counted) -> Weight {
+        match () {
+            () if self.is_reply() => Weight::Reply,
+            () if !counted.holds(self.transport()) => Weight::Reported,
+            () if self.ambiguous() => Weight::Ambiguous,
+            () => Weight::Counts,
+        }
     }
 
     fn is_connect(self) -> bool {

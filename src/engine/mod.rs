@@ -52,5 +52,5 @@ pub use reason::Reason;
 pub use refusal::Refusal;
 pub use slowed::{ProofView, SLOWED_BYTES, SLOWED_MAX, SlowedView};
 pub use source::{Source, nat64, widened};
-pub use status::{AccountView, Evidence, Seen, Status, TouchView};
+pub use status::{AccountView, Evidence, Seen, Status, TouchView, Trace, TraceTouch, Weight};
 pub use sweeps::{SOURCES, SWEEP_TRIGGER_MAX};

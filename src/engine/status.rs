@@ -1,6 +1,7 @@
 //! Types for the engine's status and accounts.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{LongTermBits, MonoTime, NotBlocked, Source};
 use crate::probe::{Port, ScanKind};
@@ -63,6 +64,70 @@ pub struct AccountView {
     pub probes: u32,
     /// The ports within the window, the latest last, as far as the account has room.
     pub ports: Vec<TouchView>,
+}
+
+/// What a touch means for the decision about its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It counts toward a block.
+    Counts,
+    /// It counts beside other evidence, or when there is much of it.
+    Ambiguous,
+    /// It never counts toward a block.
+    Reply,
+    /// It counts toward a report: the action of its protocol is not `block`.
+    Reported,
+}
+
+impl Weight {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Counts, Self::Ambiguous, Self::Reply, Self::Reported];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Counts => "counts",
+            Self::Ambiguous => "ambiguous",
+            Self::Reply => "reply",
+            Self::Reported => "reported",
+        }
+    }
+
+    /// The text for an administrator.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Counts => "counts",
+            Self::Ambiguous => {
+                "counts beside other probes only: closed connections cause such packets too"
+            }
+            Self::Reply => "does not count: it looks like a late answer of a service",
+            Self::Reported => "is only reported: the action of its protocol is not block",
+        }
+    }
+}
+
+/// What a source did within the window, by age, for a report about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Probes since it was first seen; see [`AccountView::probes`].
+    pub probes: u32,
+    /// Time since then.
+    pub first: Duration,
+    /// The ports that it touched, the latest last, as far as its account has room.
+    pub touches: Vec<TraceTouch>,
+}
+
+/// A touched port of a [`Trace`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceTouch {
+    /// The port.
+    pub port: Port,
+    /// The kind of the probe.
+    pub scan: ScanKind,
+    /// What it means.
+    pub weight: Weight,
+    /// Time since it was last touched.
+    pub age: Duration,
 }
 
 /// A source's evidence, stored on disk and restored by [`Engine::recall`](super::Engine::recall).

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::HostName;
 use crate::config::PortSet;
-use crate::engine::Report;
+use crate::engine::{Report, Trace};
 use crate::probe::Transport;
 
 /// An event with its time of day.
@@ -19,6 +19,15 @@ pub struct Event {
     pub notice: Notice,
     /// Reverse name of the event's host, if `resolve` is on and the name was found in time.
     pub name: Option<HostName>,
+    /// What the source of an engine's report has done so far.
+    pub trace: Option<Box<Trace>>,
+}
+
+impl Event {
+    /// An event without a name.
+    pub fn new(at: Timestamp, notice: Notice) -> Self {
+        Self { at, notice, name: None, trace: None }
+    }
 }
 
 /// The kinds of events.

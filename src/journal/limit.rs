@@ -28,6 +28,10 @@ pub(crate) const HISTORY: u32 = 1200;
 /// further [`INTERVAL`].
 pub(crate) const WATCHED_NAMES: u32 = 60;
 
+/// Events without a line in the log that are stored, at once, and in each further [`INTERVAL`]. As
+/// many as the default of `block.unproven.per_minute`.
+pub(crate) const RECORDS: u32 = 600;
+
 /// How long after a line about an unverified source was held back the lines about those that
 /// continue are written: it may be the line of a source whose scan is slow.
 const CONTINUING_AFTER: Duration = Duration::from_secs(600);
@@ -137,6 +141,7 @@ pub(crate) struct Limiter {
     /// One for each class that was needed.
     classes: HashMap<Class, TokenBucket>,
     names: TokenBucket,
+    records: TokenBucket,
     held: u64,
     held_since: Option<MonoTime>,
     ever_held: u64,
@@ -151,6 +156,7 @@ impl Default for Limiter {
             total: TokenBucket::per_minute(TOTAL),
             classes: HashMap::new(),
             names: TokenBucket::per_minute(WATCHED_NAMES),
+            records: TokenBucket::per_minute(RECORDS),
             held: 0,
             held_since: None,
             ever_held: 0,
@@ -190,6 +196,11 @@ impl Limiter {
     /// permission.
     pub(crate) fn admit_name(&mut self, now: MonoTime) -> bool {
         self.names.take(now)
+    }
+
+    /// Whether an event that has no line in the log may be stored.
+    pub(crate) fn admit_record(&mut self, now: MonoTime) -> bool {
+        self.records.take(now)
     }
 
     /// Lines held back and the time span, once [`INTERVAL`] has passed since the first; resets the

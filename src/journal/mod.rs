@@ -12,6 +12,7 @@ pub mod history;
 pub(crate) mod limit;
 pub(crate) mod names;
 mod outlet;
+pub mod record;
 pub mod sink;
 
 mod writer;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::{self, Config};
+use crate::engine::{Report, Trace};
 use crate::sys::files;
 use crate::sys::wake::Waker;
 use history::{DiskState, History};
@@ -40,6 +42,7 @@ use writer::Writer;
 pub use event::{Ended, Event, Notice, Response};
 pub use global::install;
 pub use names::HostName;
+pub use record::Record;
 
 /// Items that wait for the thread, a few hundred bytes each: a megabyte, or four seconds of 1000
 /// events each.
@@ -47,6 +50,9 @@ const QUEUE: usize = 4096;
 
 /// Lines that wait for one watcher.
 const WATCH_QUEUE: usize = 1024;
+
+/// How long [`JournalHandle::settle`] waits.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest message of another module that is queued, in bytes.
 const MESSAGE_MAX: usize = format::LINE_MAX;
@@ -134,6 +140,8 @@ enum Item {
     Name(IpAddr, Option<HostName>),
     /// Wakes the thread to apply new settings.
     Wake,
+    /// Answer when its turn comes.
+    Settle(SyncSender<()>),
 }
 
 /// New settings, with their files opened, so that the caller gets the errors.
@@ -146,6 +154,9 @@ struct Reconfiguration {
 
 /// Starts the lookup of a host's name; `false` if it could not be queued.
 type Ask = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Takes a record for the event store; `false` if it could not be queued.
+type Keep = Box<dyn Fn(Record) -> bool + Send + Sync>;
 
 struct Shared {
     reconfigurations: Mutex<Vec<Reconfiguration>>,
@@ -160,6 +171,7 @@ struct Shared {
     history_failing: AtomicBool,
     subscribers: Mutex<Vec<Subscriber>>,
     ask: Mutex<Option<Ask>>,
+    keep: Mutex<Option<Keep>>,
     /// Of the log's target.
     progress: Mutex<Progress>,
 }
@@ -265,6 +277,7 @@ impl JournalHandle {
             history_failing: AtomicBool::new(false),
             subscribers: Mutex::default(),
             ask: Mutex::default(),
+            keep: Mutex::default(),
             progress: Mutex::default(),
         });
         let outlet = Outlet::start(Arc::clone(&shared), sink, settings.log.format)
@@ -278,6 +291,8 @@ impl JournalHandle {
             waiting: NameQueue::default(),
             history,
             limiter: Limiter::default(),
+            early: Vec::new(),
+            unstored: None,
         };
         let run = move || {
             writer.report(state);
@@ -294,7 +309,13 @@ impl JournalHandle {
     /// Sends an event to the journal, with the current time. Never waits: if the queue is full, the
     /// event is dropped and counted.
     pub fn notify(&self, notice: Notice) {
-        self.push(Item::Event(Box::new(Event { at: Timestamp::now(), notice, name: None })));
+        self.push(Item::Event(Box::new(Event::new(Timestamp::now(), notice))));
+    }
+
+    /// The same for a report of the engine, with what its source has done so far.
+    pub fn report(&self, report: Report, trace: Option<Trace>) {
+        let event = Event::new(Timestamp::now(), Notice::Engine(report));
+        self.push(Item::Event(Box::new(Event { trace: trace.map(Box::new), ..event })));
     }
 
     /// Looks up names with `ask` from now on, if the settings have `resolve`. The journal's thread
@@ -303,6 +324,23 @@ impl JournalHandle {
     pub fn resolve_through(&self, ask: Ask) {
         if let Ok(mut place) = self.shared.ask.lock() {
             *place = Some(ask);
+        }
+    }
+
+    /// Sends what the event store keeps to `keep` from now on, what happened before included. The
+    /// journal's thread calls it; it must not wait.
+    pub fn store_through(&self, keep: Keep) {
+        if let Ok(mut place) = self.shared.keep.lock() {
+            *place = Some(keep);
+        }
+    }
+
+    /// Waits until the journal's thread has dealt with what was queued so far, names that it waits
+    /// for excepted; not for long.
+    pub fn settle(&self) {
+        let (done, ended) = sync_channel(1);
+        if self.sender.try_send(Item::Settle(done)).is_ok() {
+            let _ = ended.recv_timeout(SETTLE_TIMEOUT);
         }
     }
 

@@ -560,3 +560,59 @@ fn classic_lines_reach_syslog_as_daemon_notice_and_the_other_formats_keep_their_
         }
     }
 }
+
+#[test]
+fn a_flood_is_stored_up_to_a_bound_with_all_that_the_log_has_and_a_count_of_the_rest() {
+    let lines = Lines::default();
+    let journal = JournalHandle::start_with(settings(), Box::new(lines.clone())).unwrap();
+    // Before the store is open.
+    journal.notify(Notice::Starting);
+    journal.settle();
+    let stored: Arc<Mutex<Vec<Record>>> = Arc::default();
+    let kept = Arc::clone(&stored);
+    journal.store_through(Box::new(move |record| {
+        kept.lock().unwrap().push(record);
+        true
+    }));
+    const FLOOD: u64 = 3000;
+    for n in 0..FLOOD {
+        let host = std::net::Ipv4Addr::from(0x0a00_0000 + n as u32).to_string();
+        journal.notify(scan(&host, ScanKind::Syn, Transport::Tcp, 1, None));
+    }
+    assert!(journal.stop(LONG));
+    let stored = stored.lock().unwrap();
+    assert_eq!(stored[0].kind, "starting");
+    let scans: Vec<_> = stored.iter().filter(|record| record.kind == "scan").collect();
+    let logged: Vec<String> = lines.all().into_iter().filter(|l| l.contains("scan from")).collect();
+    for line in &logged {
+        let is_stored =
+            |record: &&&Record| line.contains(&format!(": {}/", record.network.unwrap().addr()));
+        assert_eq!(scans.iter().filter(is_stored).count(), 1, "{line}");
+    }
+    let bound = logged.len() as u64 + u64::from(limit::RECORDS);
+    // A token or two more with the time that it takes.
+    assert!((bound..bound + 100).contains(&(scans.len() as u64)), "{} {bound}", scans.len());
+    let last = stored.last().unwrap();
+    assert_eq!(last.kind, record::NOT_STORED);
+    assert_eq!(last.details["events"], FLOOD - scans.len() as u64);
+}
+
+#[test]
+fn what_the_store_cannot_take_is_counted() {
+    let journal = JournalHandle::start_with(settings(), Box::new(Lines::default())).unwrap();
+    let stored: Arc<Mutex<Vec<Record>>> = Arc::default();
+    let kept = Arc::clone(&stored);
+    journal.store_through(Box::new(move |record| {
+        let fits = record.kind == record::NOT_STORED;
+        if fits {
+            kept.lock().unwrap().push(record);
+        }
+        fits
+    }));
+    for port in 1..=5 {
+        journal.notify(blocked("10.77.1.1", port, 0));
+    }
+    assert!(journal.stop(LONG));
+    let stored = stored.lock().unwrap();
+    assert_eq!((stored.len(), &stored[0].details["events"]), (1, &5.into()));
+}

@@ -13,9 +13,10 @@ use log::Level;
 
 use super::format::{self, Line};
 use super::history::{DiskState, History};
-use super::limit::{Class, Limiter};
+use super::limit::{self, Class, Limiter};
 use super::names::{HostName, NameQueue};
 use super::outlet::Outlet;
+use super::record::{self, Record};
 use super::{Event, Item, MODULE, Notice, Reconfiguration, Settings, Shared};
 use crate::sys::clock;
 use crate::time::MonoTime;
@@ -29,7 +30,14 @@ pub(super) struct Writer {
     pub(super) waiting: NameQueue<Pending>,
     pub(super) history: Option<History>,
     pub(super) limiter: Limiter,
+    /// Records for an event store that has not been opened yet.
+    pub(super) early: Vec<Record>,
+    /// Events that were not stored and not reported yet, and since when.
+    pub(super) unstored: Option<(u64, MonoTime)>,
 }
+
+/// Records that wait for the event store at the start.
+const EARLY_MAX: usize = 256;
 
 /// An item to be written when its turn comes.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ pub(super) enum Pending {
         to_history: bool,
         /// The limiter admitted its lines of the log.
         to_log: bool,
+        /// The event store gets it.
+        to_store: bool,
     },
     Line {
         line: Line,
@@ -108,6 +118,7 @@ impl Writer {
             self.limiter.next_due(now),
             self.waiting.next_due(now),
             self.history.as_ref().and_then(|history| history.next_due(now)),
+            self.unstored.map(|(_, since)| limit::INTERVAL.saturating_sub(now.since(since))),
         ]
         .into_iter()
         .flatten()
@@ -128,6 +139,7 @@ impl Writer {
             }
             Item::Name(address, name) => self.waiting.answer(address, name.as_ref()),
             Item::Wake => {}
+            Item::Settle(done) => drop(done.try_send(())),
         }
     }
 
@@ -142,11 +154,54 @@ impl Writer {
         let count = u32::try_from(self.lines(&event).count()).unwrap_or(u32::MAX);
         let to_log = count > 0
             && Class::of(&event.notice).is_none_or(|class| self.limiter.admit(class, count, now));
+        let is_stored = record::is_stored(&event.notice);
+        let to_store = is_stored
+            && (to_log || Class::of(&event.notice).is_none() || self.limiter.admit_record(now));
+        if is_stored && !to_store {
+            self.on_unstored(1, now);
+        }
         let watched =
             self.shared.subscribers.lock().is_ok_and(|subscribers| !subscribers.is_empty());
-        if to_history || to_log || watched {
-            let host = self.name_to_wait_for(&event, to_history || to_log, watched, now);
-            self.enqueue(Pending::Event { event, to_history, to_log }, host);
+        if to_history || to_log || to_store || watched {
+            let written = to_history || to_log;
+            let host = (written || watched)
+                .then(|| self.name_to_wait_for(&event, written, watched, now))
+                .flatten();
+            self.enqueue(Pending::Event { event, to_history, to_log, to_store }, host);
+        }
+    }
+
+    fn on_unstored(&mut self, events: u64, now: MonoTime) {
+        let (count, _) = self.unstored.get_or_insert((0, now));
+        *count = count.saturating_add(events);
+    }
+
+    /// Hands a record to the event store.
+    fn store(&mut self, record: Record) {
+        let shared = Arc::clone(&self.shared);
+        let Ok(keep) = shared.keep.lock() else { return };
+        let Some(keep) = &*keep else {
+            if self.early.len() < EARLY_MAX {
+                self.early.push(record);
+            }
+            return;
+        };
+        for record in self.early.drain(..).chain([record]).collect::<Vec<_>>() {
+            if !keep(record) {
+                self.on_unstored(1, now());
+            }
+        }
+    }
+
+    /// Has the event store say how many events it lacks.
+    fn report_unstored(&mut self) {
+        let Some((events, _)) = self.unstored else { return };
+        if let Ok(keep) = self.shared.keep.lock()
+            && keep.as_ref().is_none_or(|keep| keep(Record::not_stored(Timestamp::now(), events)))
+        {
+            self.unstored = None;
+        } else {
+            self.unstored = Some((events, now()));
         }
     }
 
@@ -182,7 +237,13 @@ impl Writer {
 
     fn write_item(&mut self, item: Pending, name: Option<HostName>) {
         let (mut event, to_history, to_log) = match item {
-            Pending::Event { event, to_history, to_log } => (event, to_history, to_log),
+            Pending::Event { mut event, to_history, to_log, to_store } => {
+                event.name = name.clone();
+                if to_store && let Some(record) = Record::of(&event) {
+                    self.store(record);
+                }
+                (event, to_history, to_log)
+            }
             Pending::Line { line, module } => return self.put(line.priority, &module, &line.text),
         };
         event.name = name;
@@ -221,6 +282,9 @@ impl Writer {
         }
         let held = self.limiter.next_held_back(now);
         self.on_held_back(held);
+        if self.unstored.is_some_and(|(_, since)| now.since(since) >= limit::INTERVAL) {
+            self.report_unstored();
+        }
         if let Some(history) = &mut self.history
             && history.next_due(now) == Some(Duration::ZERO)
         {
@@ -239,7 +303,7 @@ impl Writer {
     fn on_held_back(&mut self, held: Option<(u64, Duration)>) {
         let Some((lines, within)) = held else { return };
         let notice = Notice::HeldBack { lines, within };
-        self.on_event(Box::new(Event { at: Timestamp::now(), notice, name: None }));
+        self.on_event(Box::new(Event::new(Timestamp::now(), notice)));
     }
 
     pub(super) fn report(&mut self, state: Option<DiskState>) {
@@ -274,6 +338,7 @@ impl Writer {
         self.write_waiting();
         let held = self.limiter.rest(now);
         self.on_held_back(held);
+        self.report_unstored();
         let state = self.history.as_mut().and_then(|history| history.flush(now));
         self.report(state);
         if let Ok(mut subscribers) = self.shared.subscribers.lock() {

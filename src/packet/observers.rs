@@ -47,10 +47,24 @@ impl Observer for Observers {
         }
         self.helper.on_report(&report);
         self.store.on_report(engine, &report);
-        self.journal.notify(Notice::Engine(report));
+        let trace = subject(&report).and_then(|source| engine.trace(source));
+        self.journal.report(report, trace);
     }
 
     fn notify(&mut self, notice: Notice) {
         self.journal.notify(notice);
+    }
+}
+
+/// The source whose probes explain a report.
+fn subject(report: &Report) -> Option<Source> {
+    match report {
+        Report::Scan { source, .. }
+        | Report::Slowed { source, .. }
+        | Report::Continues { source, .. }
+        | Report::Released { source, .. }
+        | Report::Blocked { source, .. }
+        | Report::Unblocked { source, .. } => Some(*source),
+        Report::BlockFailed { .. } | Report::Exempted { .. } | Report::UnblockFailed { .. } => None,
     }
 }

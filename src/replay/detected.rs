@@ -219,7 +219,7 @@ impl<'a> Detected<'a> {
 
     fn write(&mut self, at: Timestamp, report: &Report) {
         let Some(events) = self.events.as_mut().filter(|_| self.error.is_none()) else { return };
-        let event = Event { at, notice: Notice::Engine(report.clone()), name: None };
+        let event = Event::new(at, Notice::Engine(report.clone()));
         self.error = writeln!(events, "{}", format::json(&event)).err();
     }
 }

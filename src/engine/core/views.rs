@@ -12,7 +12,7 @@ use crate::engine::entry::BlockView;
 use crate::engine::offenders::Offender;
 use crate::engine::policy::Policy;
 use crate::engine::slowed::SlowedView;
-use crate::engine::status::{AccountView, Evidence, Status, TouchView};
+use crate::engine::status::{AccountView, Evidence, Status, TouchView, Trace, TraceTouch};
 use crate::engine::{MonoTime, Reason, Source};
 use crate::probe::{ScanKind, Transport};
 
@@ -88,7 +88,23 @@ impl Engine {
 
     /// The account that `address` belongs to first; `None` if it touched no port within the window.
     pub fn account(&self, address: IpAddr) -> Option<AccountView> {
-        let source = self.policy.account(address);
+        self.account_of(self.policy.account(address))
+    }
+
+    /// What an account touched within the window, and what that means for the decision.
+    pub fn trace(&self, source: Source) -> Option<Trace> {
+        let AccountView { first, probes, ports, .. } = self.account_of(source)?;
+        let trace = |touch: TouchView| TraceTouch {
+            port: touch.port,
+            scan: touch.scan,
+            weight: Touch::of_view(&touch).weight(self.counted),
+            age: self.now.since(touch.at),
+        };
+        let touches = ports.into_iter().map(trace).collect();
+        Some(Trace { probes, first: self.now.since(first), touches })
+    }
+
+    fn account_of(&self, source: Source) -> Option<AccountView> {
         let horizon = self.ledger.horizon(self.now);
         let view = self.ledger.inspect(source, |known| {
             let mut ports: Vec<TouchView> = known

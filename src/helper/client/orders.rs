@@ -68,7 +68,7 @@ pub(super) fn blocked(config: &Config, block: &BlockInForce) -> Blocked {
         reason: reason.clone(),
         renewals: 0,
     };
-    let event = Event { at, notice: Notice::Engine(report), name: None };
+    let event = Event::new(at, Notice::Engine(report));
     Blocked {
         target: source.to_string(),
         mode: port

@@ -19,10 +19,10 @@ use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::ScanKind;
 
 /// A key and its value, in the order in which they are shown.
-pub(super) type Fact = (&'static str, Value);
+pub(in crate::journal) type Fact = (&'static str, Value);
 
 /// The keys and values of an event; the first is `event`, its kind.
-pub(super) fn facts(event: &Event) -> Vec<Fact> {
+pub(in crate::journal) fn facts(event: &Event) -> Vec<Fact> {
     match &event.notice {
         Notice::Engine(report) => engine(report, name(event)),
         Notice::Starting => vec![kind("starting"), ("version", env!("CARGO_PKG_VERSION").into())],

@@ -21,6 +21,7 @@ use crate::config::LogFormat;
 use crate::engine::{Report, Source};
 
 pub(crate) use classic::history;
+pub(super) use facts::facts;
 pub(crate) use json::{line as json, printable_json};
 pub(crate) use phrases::duration;
 
@@ -234,7 +235,7 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn event(notice: Notice) -> Event {
-        Event { at: at(), notice, name: None }
+        Event::new(at(), notice)
     }
 
     pub(crate) fn named(notice: Notice) -> Event {
