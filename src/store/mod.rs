@@ -12,6 +12,7 @@
 pub(crate) mod clock;
 mod copy;
 mod error;
+pub mod events;
 mod mark;
 mod memory;
 mod open;
@@ -353,18 +354,30 @@ impl Database {
         mark: &Mark,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), Error> {
-        self.check_place()?;
-        let Self { connection, path, .. } = self;
-        let write = || {
-            let transaction = connection.transaction()?;
-            change(&transaction)?;
+        self.transact(|transaction| {
+            change(transaction)?;
             let wall = i64::try_from(mark.wall).unwrap_or(i64::MAX);
             transaction
                 .prepare(
                     "INSERT OR REPLACE INTO mark (one, boot, wall, clock) VALUES (1, ?, ?, ?)",
                 )?
-                .execute((&mark.boot, wall, rows::millis(mark.clock)))?;
-            transaction.commit()
+                .execute((&mark.boot, wall, rows::millis(mark.clock)))
+                .map(drop)
+        })
+    }
+
+    /// Runs one transaction.
+    fn transact<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, Error> {
+        self.check_place()?;
+        let Self { connection, path, .. } = self;
+        let write = || {
+            let transaction = connection.transaction()?;
+            let result = change(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
         };
         write().map_err(|source| match sqlite::io_error(connection, &source) {
             Some(error) => Error::file("write", path, error),

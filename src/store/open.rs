@@ -13,11 +13,11 @@ use super::{
     CACHE_KIB, Content, Database, Error, FILE, LOG_KEPT, Mark, Memory, VERSION, copy, memory, rows,
 };
 use crate::config;
-use crate::sys::files;
+use crate::sys::{files, sqlite};
 use crate::time::MonoTime;
 
 /// `PRAGMA application_id` of our databases, "PSen": identifies them for file(1) and for us.
-const APPLICATION: i32 = 0x5053_656e;
+pub(super) const APPLICATION: i32 = 0x5053_656e;
 
 /// Damaged databases that are kept. With this many the disk is at fault, and one more would show
 /// nothing new.
@@ -180,7 +180,7 @@ fn open_at(path: &Path) -> Result<(Database, Content, bool), Error> {
 }
 
 /// Creates the file if there is none; an error if it cannot be ours.
-fn check_or_create(path: &Path) -> Result<(), Error> {
+pub(super) fn check_or_create(path: &Path) -> Result<(), Error> {
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -210,6 +210,7 @@ fn check_or_create(path: &Path) -> Result<(), Error> {
 pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
     let open = || {
         let connection = Connection::open_with_flags(path, FLAGS)?;
+        sqlite::without_lookaside(&connection);
         connection.execute_batch(&format!(
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -{CACHE_KIB}; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
              PRAGMA cell_size_check = ON; PRAGMA busy_timeout = 0;"
@@ -222,6 +223,11 @@ pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
 /// Reads the version of the tables from the file header (sqlite.org/fileformat.html, 1.3), without
 /// SQLite; `None`: the file is empty.
 pub(super) fn read_version(path: &Path) -> Result<Option<i32>, Error> {
+    read_version_up_to(path, VERSION)
+}
+
+/// The same for a database whose newest version is `newest`.
+pub(super) fn read_version_up_to(path: &Path, newest: i32) -> Result<Option<i32>, Error> {
     let mut file = files::open_itself(path).map_err(|source| Error::file("open", path, source))?;
     let head =
         files::read_up_to(&mut file, 100).map_err(|source| Error::file("read", path, source))?;
@@ -233,8 +239,8 @@ pub(super) fn read_version(path: &Path) -> Result<Option<i32>, Error> {
         _ if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 => {
             Err(Fault::Damaged.of(path))
         }
-        (Some(APPLICATION), Some(version @ 1..=VERSION)) => Ok(Some(version)),
-        (Some(APPLICATION), Some(version)) if version > VERSION => {
+        (Some(APPLICATION), Some(version)) if (1..=newest).contains(&version) => Ok(Some(version)),
+        (Some(APPLICATION), Some(version)) if version > newest => {
             Err(Fault::Newer(version).of(path))
         }
         (Some(APPLICATION), _) => Err(Fault::Damaged.of(path)),
@@ -376,7 +382,8 @@ pub fn set_aside(path: &Path, now: &Mark) -> Result<PathBuf, Error> {
 }
 
 fn count_aside(path: &Path) -> usize {
-    let start = format!("{FILE}.damaged-");
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let start = format!("{name}.damaged-");
     let is_aside = |name: &std::ffi::OsStr| {
         name.to_str().is_some_and(|name| name.starts_with(&start) && !name.ends_with(LOG))
     };
