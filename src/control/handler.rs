@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::protocol::{BlockRow, HistoryRow, ROWS_PER_LINE, Reply, Request};
+use super::protocol::{BlockRow, HistoryRow, ROWS_PER_LINE, Refusal, Reply, Request};
 
 /// An answer of a [`Handler`]: replies that are made while the client reads. The first that no
 /// other follows is the last.
@@ -25,9 +25,25 @@ impl Answer {
         Self::blocks(rows.into_iter())
     }
 
-    /// The history, oldest first.
-    pub fn history(rows: impl Iterator<Item = HistoryRow> + Send + 'static) -> Self {
-        Self::in_parts(rows, |rows, more| Reply::History { rows, more })
+    /// The history, oldest first. After a refusal nothing follows: the rest is missing.
+    pub fn history(
+        rows: impl Iterator<Item = Result<HistoryRow, Refusal>> + Send + 'static,
+    ) -> Self {
+        let mut rows = rows.peekable();
+        Self(Box::new(std::iter::from_fn(move || {
+            let mut part = Vec::with_capacity(ROWS_PER_LINE);
+            while part.len() < ROWS_PER_LINE
+                && let Some(Ok(row)) = rows.next_if(Result::is_ok)
+            {
+                part.push(row);
+            }
+            if part.is_empty()
+                && let Some(Err(refusal)) = rows.next_if(Result::is_err)
+            {
+                return Some(Reply::Error(refusal));
+            }
+            Some(Reply::History { rows: part, more: rows.peek().is_some() })
+        })))
     }
 
     fn in_parts<T: Send + 'static>(

@@ -9,7 +9,7 @@
 //! limited parts: see the constants in [`server`] (clients, watchers) and [`workers`] (answers),
 //! which also bound the memory: for each client 64 KiB of request and about 128 KiB of answer (4
 //! MiB for an answer of one line), 256 KiB of events for each watcher, and for each answer in
-//! progress its rows: up to 100,000 lines of history (15 MB), or the addresses of all blocks.
+//! progress its rows: a page of the history, or the addresses of all blocks.
 
 pub mod client;
 mod connection;
@@ -23,9 +23,9 @@ pub(crate) mod workers;
 pub use handler::{Answer, Caller, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
-    AllowRow, BlockRow, CampaignFigures, Cause, Causes, Decoys, HistoryRow, Intake, Kind, Observed,
-    Outcome, PortName, PortUse, Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses,
-    Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching,
-    WouldBeRow,
+    AllowRow, BlockRow, CampaignFigures, Cause, Causes, Decoys, EventStore, HistoryRow, Intake,
+    Kind, Observed, Outcome, Past, PortName, PortUse, Proof, Queues, Reflex, Refusal, Repairs,
+    Reply, Request, Responses, Shown, Stamp, Standing, State, Status, Store, Target, Tested,
+    TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
 };
 pub use server::{Feed, Server};

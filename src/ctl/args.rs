@@ -4,13 +4,17 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use jiff::Timestamp;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::classic::Modes;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::protocol::{REASON_MAX, Target};
-use crate::probe::Port;
+use crate::journal::record::{Effect, KINDS};
+use crate::probe::{Port, ScanKind};
 
 /// Show and change what the PortSentry daemon blocks.
 #[derive(Debug, Clone, PartialEq, Parser)]
@@ -42,7 +46,8 @@ pub enum Command {
         #[arg(long)]
         would_be: bool,
     },
-    /// Show the state of an address: its block, the ports it touched, why it is never blocked.
+    /// Show the state of an address and its past: what it probed, what counted, what was decided,
+    /// and what it may still do.
     Show {
         /// The address.
         #[arg(value_name = "ADDR")]
@@ -92,15 +97,9 @@ pub enum Command {
         #[command(subcommand)]
         command: AllowCommand,
     },
-    /// List past blocks.
-    History {
-        /// Only blocks since then: 1h, 7d, or a time such as 2026-11-20T15:00:00Z.
-        #[arg(long, value_name = "TIME", value_parser = parse_since)]
-        since: Option<Timestamp>,
-        /// Only blocks of this address or network.
-        #[arg(long, value_name = "ADDR|NET")]
-        source: Option<Target>,
-    },
+    /// List what happened: scans, slowed and blocked sources and their ends, an administrator's
+    /// orders.
+    History(History),
     /// Print the ruleset in force, as nft(8) reads it.
     Rules,
     /// Check a configuration file. The daemon need not run.
@@ -141,6 +140,39 @@ pub enum Command {
     On,
     /// Show events as they happen.
     Watch,
+}
+
+/// The options of `history`. Without any, everything that is about a source.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct History {
+    /// Only since then: 1h, 7d, a date (2026-11-20), or a time (2026-11-20T15:00,
+    /// 2026-11-20T15:00:00Z).
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub since: Option<Timestamp>,
+    /// Only until then; a date includes its whole day.
+    #[arg(long, value_name = "TIME", value_parser = parse_until)]
+    pub until: Option<Timestamp>,
+    /// Only of this address or network.
+    #[arg(long, value_name = "ADDR|NET")]
+    pub source: Option<Target>,
+    /// Only of this port: tcp/22, udp/53, 22.
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<Port>,
+    /// Only these kinds of events, separated by commas: scan, blocked, unblocked, order and others.
+    #[arg(long, value_name = "KIND", value_delimiter = ',', value_parser = PossibleValuesParser::new(KINDS), hide_possible_values = true)]
+    pub kind: Vec<String>,
+    /// Only with this result: blocked, slowed, reported, ended, done or failed.
+    #[arg(long, value_name = "RESULT", value_parser = parse_effect)]
+    pub result: Option<Effect>,
+    /// Only of this kind of scan: syn, udp, sweep and others.
+    #[arg(long, value_name = "SCAN", value_parser = PossibleValuesParser::new(ScanKind::ALL.map(ScanKind::name)), hide_possible_values = true)]
+    pub scan: Option<String>,
+    /// Also what is about no source: starts, reloads, lost packets.
+    #[arg(long)]
+    pub all: bool,
+    /// Print comma-separated values (RFC 4180), with a header.
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
 }
 
 /// The options of `import`.
@@ -232,13 +264,42 @@ fn parse_mode(text: &str) -> Result<Modes, String> {
 }
 
 fn parse_since(text: &str) -> Result<Timestamp, String> {
+    parse_moment(text, date(text))
+}
+
+fn parse_until(text: &str) -> Result<Timestamp, String> {
+    match date(text) {
+        // Its last second.
+        Some(day) => parse_moment(text, day.tomorrow().ok())
+            .map(|at| at.checked_sub(SignedDuration::from_secs(1)).unwrap_or(at)),
+        None => parse_moment(text, None),
+    }
+}
+
+/// A text that is a date without a time, which the parser of dates would pass over.
+fn date(text: &str) -> Option<Date> {
+    text.parse().ok().filter(|_| text.len() == "2026-11-20".len())
+}
+
+/// A time: the beginning of a day, a time of day, or an age.
+fn parse_moment(text: &str, day: Option<Date>) -> Result<Timestamp, String> {
+    const FORMS: &str = "write it as 1h, 7d, 2026-11-20, 2026-11-20T15:00 or 2026-11-20T15:00:00Z";
     if let Ok(at) = text.parse() {
         return Ok(at);
     }
-    let age = humantime::parse_duration(text)
-        .map_err(|error| format!("{error}: write it as 1h, 7d or 2026-11-20T15:00:00Z"))?;
+    if let Some(local) = day.map(DateTime::from).or_else(|| text.parse().ok()) {
+        return TimeZone::system().to_timestamp(local).map_err(|error| error.to_string());
+    }
+    let age = humantime::parse_duration(text).map_err(|error| format!("{error}: {FORMS}"))?;
     // A time before the earliest possible one selects everything.
     Ok(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
+}
+
+fn parse_effect(text: &str) -> Result<Effect, String> {
+    Effect::of_word(text).ok_or_else(|| {
+        let words: Vec<&str> = Effect::ALL.into_iter().map(Effect::word).collect();
+        format!("write one of {}", words.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -289,12 +350,40 @@ mod tests {
     #[test]
     fn since_is_an_age_or_a_time() {
         let since = |text: &str| match read(&format!("portsentryctl history --since {text}")) {
-            Ok(Command::History { since, .. }) => since.unwrap(),
+            Ok(Command::History(History { since, .. })) => since.unwrap(),
             other => panic!("{other:?}"),
         };
         assert_eq!(since("2026-11-20T15:00:00Z").as_second(), 1_795_186_800);
         let age = Timestamp::now().as_second() - since("1d").as_second();
         assert!((86_400..86_410).contains(&age));
         assert_eq!(since("900000y"), Timestamp::MIN);
+        assert!(read("portsentryctl history --since 2026-13-01").is_err());
+    }
+
+    #[test]
+    fn a_date_is_its_day_and_a_time_without_a_zone_is_local() {
+        let local = |text: &str| {
+            TimeZone::system().to_timestamp(text.parse::<DateTime>().unwrap()).unwrap()
+        };
+        assert_eq!(parse_since("2026-11-20"), Ok(local("2026-11-20T00:00:00")));
+        assert_eq!(parse_until("2026-11-20"), Ok(local("2026-11-20T23:59:59")));
+        for parse in [parse_since, parse_until] {
+            assert_eq!(parse("2026-11-20T15:00"), Ok(local("2026-11-20T15:00:00")));
+            assert_eq!(parse("2026-11-20 15:00:07"), Ok(local("2026-11-20T15:00:07")));
+        }
+    }
+
+    #[test]
+    fn the_history_is_filtered_by_known_words() {
+        let line = "portsentryctl history --kind scan,blocked --kind order --result ended --port udp/53 --scan syn --csv";
+        let Ok(Command::History(History { kind, result, port, csv, .. })) = read(line) else {
+            panic!("{line}")
+        };
+        assert_eq!(kind, ["scan", "blocked", "order"]);
+        assert_eq!((result, csv), (Some(Effect::Ended), true));
+        assert_eq!(port.unwrap().to_string(), "udp/53");
+        for wrong in ["--kind scans", "--result good", "--scan fast", "--port x", "--csv --json"] {
+            assert!(read(&format!("portsentryctl history {wrong}")).is_err(), "{wrong}");
+        }
     }
 }

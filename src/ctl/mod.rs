@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod csv;
 mod failure;
 mod import;
 mod observed;
@@ -11,6 +12,7 @@ mod run;
 mod session;
 mod show;
 mod table;
+mod timeline;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -18,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub use args::{AllowCommand, Arguments, Command, Import, ObserveCommand};
+pub use args::{AllowCommand, Arguments, Command, History, Import, ObserveCommand};
 pub use show::Zone;
 
 /// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).

@@ -6,12 +6,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{AllowCommand, Arguments, Command, ObserveCommand};
+use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
-use super::{check, import, observed, session, show, status};
-use crate::control::client::{ANSWER_TIMEOUT, Client};
-use crate::control::protocol::{PortName, Reply, Request, Stamp};
+use super::{check, csv, import, observed, session, show, status, timeline};
+use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
+use crate::control::protocol::{
+    HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Target,
+};
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
 
@@ -70,9 +72,7 @@ pub(super) fn run(
         Command::Allow { command: AllowCommand::Remove { address } } => {
             Request::AllowRemove { address: *address }
         }
-        Command::History { since, source } => {
-            Request::History { since: since.map(Stamp), source: *source }
-        }
+        Command::History(options) => Request::History(Box::new(past(options))),
         Command::Rules => Request::Rules {},
         Command::Reload => Request::Reload {},
         Command::Watch => Request::Watch {},
@@ -89,11 +89,10 @@ pub(super) fn run(
             };
             list(&mut client, first, part, out, json, show::blocks(), |row| show::block(row, zone))?
         }
-        (Request::History { .. }, first @ Reply::History { .. }) => {
-            let part = |reply| {
-                if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
-            };
-            list(&mut client, first, part, out, json, show::history(), |row| show::past(row, zone))?
+        (Request::History(_), first @ Reply::History { .. }) if matches!(&arguments.command, Command::History(options) if options.csv) =>
+        {
+            csv::header(out)?;
+            each_past(&mut client, first, |row| Ok(csv::row(out, row)?))?
         }
         (Request::Observed {}, Reply::Observed(found)) => {
             if matches!(arguments.command, Command::List { .. }) {
@@ -102,8 +101,18 @@ pub(super) fn run(
                 print(out, json, &found, |out| observed::report(out, &found, zone))?
             }
         }
-        (Request::Show { .. }, Reply::Shown(shown)) => {
-            print(out, json, &shown, |out| show::shown(out, &shown, zone))?
+        (Request::History(_), first @ Reply::History { .. }) => {
+            list(&mut client, first, rows_of, out, json, show::history(), |row| {
+                show::past(row, zone)
+            })?
+        }
+        (Request::Show { address }, Reply::Shown(shown)) => {
+            let history = history_of(&mut client, address)?;
+            let document = Document { shown: &shown, history: &history };
+            print(out, json, &document, |out| {
+                show::shown(out, &shown, zone)?;
+                timeline::print(out, &shown.probes, &history, zone)
+            })?
         }
         (Request::Test { .. }, Reply::Tested(tested)) => {
             print(out, json, &tested, |out| show::tested(out, &tested, zone))?
@@ -138,6 +147,66 @@ fn confirmed(arguments: &Arguments, err: &mut dyn Write) -> Result<bool, Failure
     let mut answer = String::new();
     io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// The JSON document of `show`.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    shown: &'a Shown,
+    history: &'a [HistoryRow],
+}
+
+/// What `history` asks for.
+fn past(options: &History) -> Past {
+    let History { since, until, source, port, kind, result, scan, all, csv: _ } = options.clone();
+    Past {
+        since: since.map(Stamp),
+        until: until.map(Stamp),
+        source,
+        port: port.map(PortName),
+        kinds: kind,
+        result,
+        scan,
+        all,
+    }
+}
+
+/// The rows of a part of the history, and whether more follow.
+fn rows_of(reply: Reply) -> Option<(Vec<HistoryRow>, bool)> {
+    if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
+}
+
+/// Takes the rows of a history that arrives in parts.
+fn each_past(
+    client: &mut Client,
+    first: Reply,
+    mut take: impl FnMut(HistoryRow) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut reply = first;
+    loop {
+        let (rows, more) = rows_of(reply).ok_or(Failure::Answer)?;
+        rows.into_iter().try_for_each(&mut take)?;
+        if !more {
+            return Ok(());
+        }
+        reply = client.receive(Some(ANSWER_TIMEOUT))?;
+    }
+}
+
+/// What is stored of an address; nothing where no history is kept.
+fn history_of(client: &mut Client, address: Target) -> Result<Vec<HistoryRow>, Failure> {
+    let past = Past { source: Some(address), ..Past::default() };
+    let first = match client.ask(&Request::History(Box::new(past))) {
+        Err(ClientError::Refused(refusal)) if refusal.kind == Kind::No => return Ok(Vec::new()),
+        answer => answer?,
+    };
+    let mut rows = Vec::new();
+    each_past(client, first, |row| {
+        rows.push(row);
+        Ok(())
+    })?;
+    Ok(rows)
 }
 
 /// Prints an answer: its JSON document, or what `show` makes of it.

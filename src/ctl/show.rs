@@ -13,6 +13,7 @@ use crate::control::protocol::{
     Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort, Tracked,
 };
 use crate::journal::format::{duration, printable};
+use crate::journal::record::UNKNOWN_END;
 use crate::probe::Transport;
 
 /// Time zone of the output.
@@ -30,7 +31,7 @@ impl Zone {
         Self(TimeZone::UTC)
     }
 
-    fn time(&self, at: Timestamp) -> String {
+    pub(super) fn time(&self, at: Timestamp) -> String {
         at.to_zoned_datetime(self.0.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
@@ -320,19 +321,23 @@ fn exemptions(
     Ok(())
 }
 
+/// What the packets of an address may still do.
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Counted => "is not blocked; its probes count.",
+        Standing::Allowed => "is never blocked.",
+        Standing::Slowed => {
+            "is slowed: its probes are dropped, its new connections wait for a second, all else passes."
+        }
+        Standing::Unproven => "is blocked: what it opens is dropped.",
+        Standing::Blocked => "is blocked: all of its packets are dropped.",
+    }
+}
+
 /// Prints what would happen to packets of an address.
 pub(super) fn tested(out: &mut dyn Write, tested: &Tested, zone: &Zone) -> io::Result<()> {
     let address = tested.address;
-    match tested.standing {
-        Standing::Counted => writeln!(out, "{address} is not blocked; its probes count."),
-        Standing::Allowed => writeln!(out, "{address} is never blocked."),
-        Standing::Slowed => writeln!(
-            out,
-            "{address} is slowed: its probes are dropped, its new connections wait for a second, all else passes."
-        ),
-        Standing::Unproven => writeln!(out, "{address} is blocked: what it opens is dropped."),
-        Standing::Blocked => writeln!(out, "{address} is blocked: all of its packets are dropped."),
-    }?;
+    writeln!(out, "{address} {}", standing(tested.standing))?;
     if tested.observed {
         pair(out, "mode", "observe: nothing is dropped")?;
     }
@@ -396,6 +401,9 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         let (what, is) = (&row.reason, state(row.state));
         pair(out, "campaign", &format!("{}, {is}, since {since}: {what}", row.address))?;
     }
+    if let Some(now) = shown.standing {
+        pair(out, "now", standing(now).trim_start_matches("is "))?;
+    }
     if shown.touched > 0 || !shown.ports.is_empty() {
         let total = shown.touched.max(u64::try_from(shown.ports.len()).unwrap_or(u64::MAX));
         pair(
@@ -403,6 +411,12 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
             "touched",
             &format!("{}: {}", count(total, "port"), shortened(&shown.ports.join(", "))),
         )?;
+        if !shown.probes.is_empty() {
+            let counted = shown.probes.iter().filter(|probe| probe.weight == "counts").count();
+            let trigger = shown.trigger;
+            let total = shown.probes.len();
+            pair(out, "counted", &format!("{counted} of {total}; more than {trigger} are a scan"))?;
+        }
         pair(out, "scans", &shown.scans.join(", "))?;
         // Of a block by order, whether the address may be forged says nothing.
         let is_manual = |block: &BlockRow| matches!(block.cause, Cause::Order | Cause::Foreign);
@@ -434,21 +448,58 @@ pub(super) fn allowed(out: &mut dyn Write, rows: &[AllowRow], zone: &Zone) -> io
 }
 
 /// The history table.
-pub(super) fn history() -> Table<5> {
-    let columns = ["WHEN", "ADDRESS", "STATE", "PORT", "NAME"].map(|name| (name, Align::Left));
-    Table::new(columns, "Nothing was blocked or slowed.")
+pub(super) fn history() -> Table<7> {
+    let columns = ["WHEN", "ADDRESS", "EVENT", "PORT", "NAME", "END", "WHY"];
+    Table::new(columns.map(|name| (name, Align::Left)), "Nothing happened.")
 }
 
 /// A row of the history table.
-pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 5] {
-    let address = row.address.to_string();
-    let port = if row.protocol == "MANUAL" {
-        "by hand".to_owned()
-    } else {
-        format!("{}/{}", row.protocol.to_lowercase(), row.port)
-    };
-    let name = if row.host == address { "-".to_owned() } else { row.host };
-    [zone.time(row.at.0), address, row.state.word().to_lowercase(), port, name]
+pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 7] {
+    let address = row.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    let name = if row.host.is_empty() || row.host == address { "-" } else { &row.host };
+    [
+        zone.time(row.at.0),
+        address.clone(),
+        row.kind.clone(),
+        port(&row),
+        name.to_owned(),
+        end(&row, zone),
+        why(&row),
+    ]
+}
+
+/// The port of an event.
+fn port(row: &HistoryRow) -> String {
+    match row.protocol.as_str() {
+        "" => "-".to_owned(),
+        "MANUAL" => "by hand".to_owned(),
+        protocol => format!("{}/{}", protocol.to_lowercase(), row.port),
+    }
+}
+
+/// The end of what begins with an event, or the way in which something ended with it.
+pub(super) fn end(row: &HistoryRow, zone: &Zone) -> String {
+    let ending = row.ending.as_deref();
+    match (row.kind.as_str(), row.ended, row.until) {
+        (_, Some(_), _) if ending == Some(UNKNOWN_END) => "-".to_owned(),
+        (_, Some(ended), _) => {
+            format!("{} {}", ending.unwrap_or("ended"), zone.time(ended.0))
+        }
+        ("blocked" | "slowed" | "renewed", None, Some(until)) => {
+            format!("until {}", zone.time(until.0))
+        }
+        ("blocked" | "renewed", None, None) => "never".to_owned(),
+        _ => ending.unwrap_or("-").to_owned(),
+    }
+}
+
+/// The reason of an event, and further facts.
+pub(super) fn why(row: &HistoryRow) -> String {
+    let details = row.details.iter().map(|(key, value)| match value {
+        Value::String(text) => format!("{key}={text}"),
+        other => format!("{key}={other}"),
+    });
+    row.reason.iter().cloned().chain(details).collect::<Vec<_>>().join("; ")
 }
 
 /// One event of `watch`, on one line.

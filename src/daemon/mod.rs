@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   main thread (supervisor) --Command--> packet thread --Notice--> journal thread --lines--> log thread, history, watchers
-//!        ^  signals, routes, systemd        ^ |  NFLOG, nf_tables
+//!        ^  signals, routes, systemd        ^ |  NFLOG, nf_tables    +--records--> events thread
 //!        |                                  | +--changes--> store thread
 //!        +--Order-- control threads -Command+ +--events---> helper's thread --Order--> helper process
 //!                     ^ portsentryctl
@@ -46,6 +46,7 @@ use crate::packet::command::{Command, Setup};
 use crate::packet::{Observers, PacketThread, StartError, seen};
 use crate::replay;
 use crate::ruleset::{self, SCHEMA};
+use crate::store::events::EventsHandle;
 use crate::store::{self, StoreHandle, Stored, clock};
 use crate::sys::mailbox::{self, Inbox, Link};
 use crate::sys::privilege;
@@ -218,6 +219,7 @@ fn start(
     let routes = route::Monitor::open().map_err(|error| unavailable(error_chain(&error)))?;
     let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let (store, stored) = start_store(config, &journal, &packets)?;
+    let events = start_events(config, &journal)?;
     let mut guard = Guard::open(&config.state_dir, store.clone()).map_err(unavailable)?;
     let mut complaints = guard.allowed.faults().to_vec();
     let protected = guard.gather(config, &loaded.ignored, &mut complaints);
@@ -236,6 +238,7 @@ fn start(
     let thread = start_packets(setup, stored, inbox, observers, &ruleset).inspect_err(|_| {
         helper.stop(false);
         store.stop();
+        events.stop();
     })?;
     status::tell_watching(&journal, config, &services.open);
     if let Some(tracked) = procfs::tracked().filter(|_| !was_tracking) {
@@ -249,6 +252,7 @@ fn start(
         journal: journal.clone(),
         helper: helper.clone(),
         store: store.clone(),
+        events: events.clone(),
     };
     let mut handler = || -> Box<dyn control::Handler> {
         Box::new(RequestHandler {
@@ -271,6 +275,7 @@ fn start(
         thread,
         helper,
         store,
+        events,
         journal,
         inbox: order_inbox,
         routes,
@@ -314,6 +319,16 @@ fn start_store(
     }
     StoreHandle::start(config, opened, journal.clone(), Box::new(packets.clone()))
         .map_err(failed("the store's thread cannot start"))
+}
+
+/// Starts the thread that owns the event store. One that cannot be used is reported, and stops
+/// nothing.
+fn start_events(config: &Config, journal: &JournalHandle) -> Result<EventsHandle, Failure> {
+    let events = EventsHandle::start(config, journal.clone())
+        .map_err(failed("the event store's thread cannot start"))?;
+    let kept = events.clone();
+    journal.store_through(Box::new(move |record| kept.keep(record)));
+    Ok(events)
 }
 
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.

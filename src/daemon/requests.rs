@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
 
 use super::listing::{Listing, network_rows};
 use super::observed::Familiar;
@@ -25,16 +26,18 @@ use super::view::SharedView;
 use crate::config::{CampaignAction, Config, DEFAULT_PATH, Keyword, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow, Kind,
-    Observed, PortName, Proof, Refusal, Reply, Request, Shown, Stamp, Standing, State, Status,
-    Target, Tested, WouldBeRow,
+    Observed, Past, PortName, Proof, Refusal, Reply, Request, Shown, Standing, State, Status,
+    Target, Tested, TouchedRow, WouldBeRow,
 };
 use crate::enforce::{BlockError, Place, Placement, UnblockedAll, slowed_packets, view};
 use crate::engine::{
-    AccountView, CampaignView, ObservedView, Reason, SlowedView, Source, Unblocked,
+    AccountView, CampaignView, ObservedView, Reason, SlowedView, Source, Trace, Unblocked,
 };
 use crate::errors::error_chain;
+use crate::journal::Notice;
+use crate::journal::Record;
 use crate::journal::format::duration;
-use crate::journal::{Notice, history};
+use crate::journal::record::{KINDS, NOT_STORED, probed};
 use crate::netlink::sock_diag::SockDiag;
 use crate::nft::text::Form;
 use crate::nft::{Connection, Key, LIGHT_DUMP, TIMEOUT_DAYS_MAX};
@@ -42,18 +45,16 @@ use crate::packet::command::{Command, Known};
 use crate::probe::{Port, ScanKind};
 use crate::ruleset::{SCHEMA, SetId, known};
 use crate::store::clock;
+use crate::store::events::Query;
 use crate::sys::mailbox::Link;
 use crate::sys::users;
-
-/// Lines of history that one answer brings: the newest. Enough for a month of a busy host, and a
-/// bound.
-const HISTORY_MAX: usize = 100_000;
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// What is known of an address.
 struct Found {
     account: Option<AccountView>,
+    trace: Option<Trace>,
     blocks_before: u32,
     allowed: Option<AllowRow>,
     /// The block over it, or how it is slowed.
@@ -81,14 +82,17 @@ pub(super) struct RequestHandler {
 }
 
 impl Handler for RequestHandler {
-    fn handle(&mut self, request: Request, caller: Caller, cancelled: &Cancelled) -> Answer {
+    fn handle(&mut self, request: Request, caller: Caller, _: &Cancelled) -> Answer {
         if request.changes() {
-            let command = request.to_string();
+            let (at, about, command) = (Timestamp::now(), about(&request), request.to_string());
             let result = self.change(request);
+            let done = result.as_ref().map(drop).map_err(|refusal| refusal.message.as_str());
+            // The time before what came of it.
+            self.status.events.keep(Record::order(at, about, &command, done));
             self.audit(caller, command, &result);
-            result.map(done)
+            result.map(self::done)
         } else {
-            self.read(request, cancelled)
+            self.read(request)
         }
         .unwrap_or_else(Answer::from)
     }
@@ -137,7 +141,7 @@ impl RequestHandler {
         self.status.journal.notify_surely(notice);
     }
 
-    fn read(&mut self, request: Request, cancelled: &Cancelled) -> Result<Answer, Refusal> {
+    fn read(&mut self, request: Request) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List {} => self.list()?,
@@ -158,7 +162,7 @@ impl RequestHandler {
                 let ruleset = Arc::clone(&self.view.lock().ruleset);
                 Reply::Rules { text: ruleset.render(SCHEMA.table, Form::Table) }.into()
             }
-            Request::History { since, source } => self.history(since, source, cancelled)?,
+            Request::History(past) => self.history(*past)?,
             other => return Err(defect(&other)),
         })
     }
@@ -271,10 +275,13 @@ impl RequestHandler {
     fn show(&mut self, target: Target) -> Result<Shown, Refusal> {
         let Target::Address(address) = target else { return self.show_campaign(target) };
         let found = self.look_up(address)?;
-        let Found { account, blocks_before, allowed, block, exempt_from, proof, campaign } = found;
+        let standing = self.standing(&found);
+        let Found { account, trace, blocks_before, allowed, block, exempt_from, proof, campaign } =
+            found;
         let observed = self.config().mode == Mode::Observe;
         let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
-        if !is_known && block.is_none() && exempt_from.is_none() && campaign.is_none() {
+        let is_treated = block.is_some() || exempt_from.is_some() || campaign.is_some();
+        if !is_known && !is_treated && !self.has_history(target) {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
         }
         let ports = account.as_ref().map(|account| account.ports.as_slice()).unwrap_or_default();
@@ -295,6 +302,9 @@ impl RequestHandler {
             proof,
             block,
             campaign: campaign.as_ref().map(campaign_row),
+            probes: trace.as_ref().map(touched_rows).unwrap_or_default(),
+            trigger: self.config().scan_trigger.into(),
+            standing: Some(standing),
         })
     }
 
@@ -322,12 +332,39 @@ impl RequestHandler {
             proof: None,
             campaign: Some(row),
             observed: self.config().mode == Mode::Observe,
+            probes: Vec::new(),
+            trigger: self.config().scan_trigger.into(),
+            standing: None,
         })
+    }
+
+    /// Whether anything about it is stored.
+    fn has_history(&self, target: Target) -> bool {
+        let kinds = KINDS.iter().filter(|kind| **kind != NOT_STORED);
+        let kinds = kinds.map(|kind| (*kind).to_owned()).collect();
+        let query = Query { source: Some(target.network()), kinds, ..Query::default() };
+        self.search(query).any(|row| row.is_ok())
+    }
+
+    /// How the rules treat an address.
+    fn standing(&self, found: &Found) -> Standing {
+        // Elements of earlier blocks drop nothing in observe mode.
+        let block = found.block.as_ref().filter(|_| self.config().mode != Mode::Observe);
+        match block {
+            _ if found.allowed.is_some() => Standing::Allowed,
+            Some(row) if row.state == State::Slowed => Standing::Slowed,
+            Some(row) if row.cause == Cause::Campaign => Standing::Unproven,
+            Some(row) if row.cause == Cause::Unproven && self.stops_only_openings(row) => {
+                Standing::Unproven
+            }
+            Some(_) => Standing::Blocked,
+            None => Standing::Counted,
+        }
     }
 
     /// What is known of an address, and how the rules treat it.
     fn look_up(&mut self, address: IpAddr) -> Result<Found, Refusal> {
-        let Known { account, blocks_before, slowed, campaign } =
+        let Known { account, trace, blocks_before, slowed, campaign } =
             self.packets.ask(|answer| Command::Account(address, answer))?;
         let allowed = {
             let protected = Arc::clone(&self.view.lock().protected);
@@ -353,7 +390,7 @@ impl RequestHandler {
             && campaign.is_some_and(|(view, _)| view.until.is_some())
             && !self.is_known_client(address)?;
         let block = block.or_else(|| campaign.as_ref().filter(|_| is_held).map(campaign_row));
-        Ok(Found { account, blocks_before, allowed, block, exempt_from, proof, campaign })
+        Ok(Found { account, trace, blocks_before, allowed, block, exempt_from, proof, campaign })
     }
 
     /// Whether an address completed connections lately, for which the rules exempt it from campaigns.
@@ -380,19 +417,11 @@ impl RequestHandler {
     }
 
     fn test(&mut self, address: IpAddr, ports: &[Port]) -> Result<Tested, Refusal> {
-        let Found { account, allowed, block, exempt_from, .. } = self.look_up(address)?;
+        let found = self.look_up(address)?;
+        let standing = self.standing(&found);
+        let Found { account, allowed, block, exempt_from, .. } = found;
         let config = self.config();
         let is_observed = config.mode == Mode::Observe;
-        let standing = match &block {
-            _ if allowed.is_some() => Standing::Allowed,
-            Some(row) if row.state == State::Slowed => Standing::Slowed,
-            Some(row) if row.cause == Cause::Campaign => Standing::Unproven,
-            Some(row) if row.cause == Cause::Unproven && self.stops_only_openings(row) => {
-                Standing::Unproven
-            }
-            Some(_) => Standing::Blocked,
-            None => Standing::Counted,
-        };
         let is_silent =
             config.allow.iter().any(|entry| entry.silent && entry.network.contains(&address));
         let tested = ports
@@ -698,29 +727,71 @@ impl RequestHandler {
         Ok(lines)
     }
 
-    fn history(
-        &self,
-        since: Option<Stamp>,
-        source: Option<Target>,
-        cancelled: &Cancelled,
-    ) -> Result<Answer, Refusal> {
-        let config = self.config();
-        let Some(path) = &config.history_file else {
-            let remedy = "set history_file and reload";
+    fn history(&self, past: Past) -> Result<Answer, Refusal> {
+        if self.config().events.keep.is_none() {
+            let remedy = "set events.keep and reload";
             return Err(Refusal::new(Kind::No, "no history is kept", remedy));
+        }
+        let query = Query {
+            since: past.since.map(|stamp| stamp.0),
+            // A stamp has no fractions: the whole second counts.
+            until: past.until.map(|stamp| stamp.0.saturating_add(LAST_MOMENT).unwrap_or(stamp.0)),
+            source: past.source.map(Target::network),
+            port: past.port.map(|PortName(port)| port.to_string()),
+            kinds: past.kinds,
+            effect: past.result,
+            scan: past.scan,
+            all: past.all,
         };
-        let query = history::Query {
-            since: since.map(|stamp| stamp.0),
-            source: source.map(Target::network),
-            limit: HISTORY_MAX,
-        };
-        let (entries, _) =
-            history::read(path, &query, &|| cancelled.is_cancelled()).map_err(|error| {
-                let message = format!("cannot read {}: {error}", path.display());
-                Refusal::new(Kind::Failed, message, "see that the file can be read by root")
-            })?;
-        Ok(Answer::history(entries.into_iter().map(HistoryRow::from)))
+        Ok(Answer::history(self.search(query)))
     }
+
+    /// The rows that a query selects, found while they are read.
+    fn search(
+        &self,
+        query: Query,
+    ) -> impl Iterator<Item = Result<HistoryRow, Refusal>> + Send + use<> {
+        let events = self.status.events.clone();
+        self.status.journal.settle();
+        events.settle();
+        let (mut is_over, mut after) = (false, None);
+        let pages = std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            Some(match events.find(&query, after) {
+                Ok(page) => {
+                    (is_over, after) = (page.next.is_none(), page.next);
+                    page.records.into_iter().map(|record| Ok(record.into())).collect()
+                }
+                Err(why) => {
+                    is_over = true;
+                    let message = format!("the event store cannot be read: {why}");
+                    vec![Err(Refusal::new(Kind::Failed, message, "see the log of the daemon"))]
+                }
+            })
+        });
+        pages.flatten()
+    }
+}
+
+/// The last moment of a second, from its beginning.
+const LAST_MOMENT: SignedDuration = SignedDuration::from_millis(999);
+
+/// What a change is about.
+fn about(request: &Request) -> Option<IpNet> {
+    match request {
+        Request::Block { address, .. }
+        | Request::Unblock { address }
+        | Request::AllowAdd { address }
+        | Request::AllowRemove { address } => Some(address.network()),
+        _ => None,
+    }
+}
+
+fn touched_rows(trace: &Trace) -> Vec<TouchedRow> {
+    let now = Timestamp::now();
+    probed(trace).into_iter().map(|touched| TouchedRow::of(touched, now)).collect()
 }
 
 /// Refuses to cut off an administrator who is connected. One who logged in is never blocked; a

@@ -7,12 +7,13 @@ use super::rows::time_ahead;
 use super::view::{SharedView, View};
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
 use crate::control::{
-    Decoys, Intake, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
+    Decoys, EventStore, Intake, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
 };
 use crate::helper::client::HelperClient;
 use crate::journal::{JournalHandle, Notice};
 use crate::packet::command::{Command, Figures};
 use crate::probe::{Port, Transport};
+use crate::store::events::EventsHandle;
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
 use crate::sys::procfs;
@@ -41,6 +42,8 @@ pub(super) struct Sources {
     pub helper: HelperClient,
     /// What is stored.
     pub store: StoreHandle,
+    /// What happened.
+    pub events: EventsHandle,
 }
 
 impl Sources {
@@ -57,6 +60,7 @@ impl Sources {
         let journal = self.journal.stats();
         let counts = self.helper.counts();
         let store = self.store.figures();
+        let events = self.events.figures();
         let view = view.lock();
         let config = &view.config;
         let told = view.loaded.warnings.iter().map(ToString::to_string);
@@ -116,6 +120,9 @@ impl Sources {
         if let Some(why) = &store.failing {
             warnings.push(format!("the state store cannot be written, and a reboot would forget what is not in it: {why}"));
         }
+        if let Some(why) = &events.failing {
+            warnings.push(format!("the event store cannot be written: {why}"));
+        }
         let author = figures.repairs.last.as_ref();
         Ok(Status {
             mode: config.mode.word().to_owned(),
@@ -163,6 +170,17 @@ impl Sources {
                 offenders: store.rows.offenders,
                 sources: store.rows.evidence,
                 age: store.written.map(|at| clock::now().since(at).as_secs()),
+            },
+            events: EventStore {
+                state: match events.failing {
+                    Some(_) => "failing",
+                    None if config.events.keep.is_none() => "off",
+                    None => "ok",
+                }
+                .to_owned(),
+                rows: events.rows,
+                bytes: events.bytes,
+                lost: events.lost,
             },
             repairs: Repairs {
                 count: figures.repairs.count,

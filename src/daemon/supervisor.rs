@@ -28,6 +28,7 @@ use crate::netlink::route;
 use crate::nft::Connection;
 use crate::packet::command::{Command, Setup};
 use crate::ruleset::{self, SCHEMA, messages};
+use crate::store::events::EventsHandle;
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Answer, Inbox, Link};
 use crate::sys::signals::{SignalRequest, Signals};
@@ -156,6 +157,8 @@ pub(super) struct Supervisor {
     pub helper: HelperClient,
     /// What is stored.
     pub store: StoreHandle,
+    /// What happened.
+    pub events: EventsHandle,
     /// The journal.
     pub journal: JournalHandle,
     /// What the control server asks.
@@ -398,6 +401,7 @@ impl Supervisor {
         })?;
         self.helper.reconfigure(config);
         self.store.reconfigure(config);
+        self.events.reconfigure(config);
         self.services = (services, Instant::now());
         *self.view.lock() = View::new(loaded, switches, ruleset, protected, old.complaints);
         self.stale = false;
@@ -494,6 +498,7 @@ impl Supervisor {
         self.store.stop();
         self.helper.stop(remove && blocks_left == 0);
         self.journal.stop(LAST_LINES);
+        self.events.stop();
         match ended {
             Ok(Ok(())) => ExitCode::SUCCESS,
             _ => ExitCode::from(super::EX_SOFTWARE),
@@ -512,6 +517,7 @@ impl Supervisor {
         self.store.stop();
         self.helper.stop(false);
         self.journal.stop(LAST_LINES);
+        self.events.stop();
         ExitCode::from(super::EX_SOFTWARE)
     }
 }

@@ -356,7 +356,7 @@ impl JournalHandle {
     /// Queues an event that must not be missing, as an administrator's command. Waits for room in
     /// the queue.
     pub fn notify_surely(&self, notice: Notice) {
-        let event = Event { at: Timestamp::now(), notice, name: None };
+        let event = Event::new(Timestamp::now(), notice);
         // An error means that the journal has ended.
         let _ = self.sender.send(Item::Event(Box::new(event)));
     }

@@ -36,6 +36,7 @@ pub const KINDS: &[&str] = &[
     "stopping",
     "reloaded",
     "reload-refused",
+    "switched",
     "adopted",
     "restored",
     "foreign-change",
@@ -343,7 +344,10 @@ pub(super) fn is_stored(notice: &Notice) -> bool {
         | Notice::Restored { .. }
         | Notice::Lost { .. }
         | Notice::Shed { .. }
+        | Notice::Switched { .. }
         | Notice::ForeignChange { .. } => true,
+        // The request handler has it stored as an order, with the time before what came of it.
+        Notice::Control { .. } => false,
         Notice::Watching { .. }
         | Notice::Active
         | Notice::NeverBlock { .. }
@@ -439,7 +443,8 @@ mod tests {
             assert!(!scan.details.contains_key("source"), "{scan:?}");
         }
         let source = Source::of("10.77.1.1".parse().unwrap(), 64);
-        let released = |ending| record(Notice::Engine(Report::Released { source, ending }));
+        let released =
+            |ending| record(Notice::Engine(Report::Released { source, ending, packets: None }));
         assert_eq!(released(SlowEnding::Proven).kind, "proven");
         assert_eq!(released(SlowEnding::Expired).kind, "released");
         let failed = record(samples::command(super::super::Ended::Status(3), "no carrier"));

@@ -96,6 +96,8 @@ pub enum Command {
 pub struct Known {
     /// The account that it belongs to.
     pub account: Option<engine::AccountView>,
+    /// What that account touched, and what it means.
+    pub trace: Option<engine::Trace>,
     /// How often it was blocked as proven.
     pub blocks_before: u32,
     /// It is slowed, and why.

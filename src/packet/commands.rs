@@ -21,8 +21,10 @@ impl PacketThread {
             Command::Status(answer) => reply(&answer, self.figures(now)),
             Command::Account(address, answer) => {
                 let engine = &self.enforcer.engine;
+                let account = engine.account(address);
                 let known = Known {
-                    account: engine.account(address),
+                    trace: account.as_ref().and_then(|account| engine.trace(account.source)),
+                    account,
                     blocks_before: engine.blocks_before(address),
                     slowed: engine.slowed_source(address),
                     campaign: engine.campaign_around(address),

@@ -65,6 +65,9 @@ fn subject(report: &Report) -> Option<Source> {
         | Report::Released { source, .. }
         | Report::Blocked { source, .. }
         | Report::Unblocked { source, .. } => Some(*source),
-        Report::BlockFailed { .. } | Report::Exempted { .. } | Report::UnblockFailed { .. } => None,
+        Report::Campaign { .. }
+        | Report::BlockFailed { .. }
+        | Report::Exempted { .. }
+        | Report::UnblockFailed { .. } => None,
     }
 }

@@ -163,7 +163,12 @@ impl<'a> Detected<'a> {
             }
             Report::Unblocked { source, .. } => self.end(source, true, at),
             Report::Campaign { .. } if self.campaigns.len() < DETECTED_MAX => {
-                self.campaigns.push(Event { at, notice: Notice::Engine(report), name: None });
+                self.campaigns.push(Event {
+                    at,
+                    notice: Notice::Engine(report),
+                    name: None,
+                    trace: None,
+                });
             }
             Report::Campaign { .. } => self.more += 1,
             Report::BlockFailed { .. }

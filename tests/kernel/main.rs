@@ -28,6 +28,7 @@ mod decoy;
 mod defects;
 mod detect;
 mod disks;
+mod events;
 mod evidence;
 mod fail2ban;
 mod firewalls;

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use portsentry::control::client::{Client, ClientError};
-use portsentry::control::{Kind, ListenError, Reply, Request, listen};
+use portsentry::control::{Kind, ListenError, Past, Reply, Request, listen};
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::Notice;
 
@@ -91,10 +91,7 @@ fn an_empty_list_is_a_sentence_or_an_empty_array() {
     let daemon = Daemon::start(FakeHandler { empty: true, ..FakeHandler::default() }, "");
     assert_eq!(daemon.ctl("list"), (0, "Nothing is blocked or slowed.\n".into(), String::new()));
     assert_eq!(daemon.ctl("list --json"), (0, "[]\n".into(), String::new()));
-    assert_eq!(
-        daemon.ctl("history"),
-        (0, "Nothing was blocked or slowed.\n".into(), String::new())
-    );
+    assert_eq!(daemon.ctl("history"), (0, "Nothing happened.\n".into(), String::new()));
     assert_eq!(daemon.ctl("history --json"), (0, "[]\n".into(), String::new()));
 }
 
@@ -111,14 +108,25 @@ fn the_state_of_an_address_is_shown() {
   since        2026-11-20 15:26:40
   ends in      1h 2m, at 2026-11-20 16:28:40
   dropped      7 packets
+  now          blocked: all of its packets are dropped.
   touched      2 ports: tcp/1, tcp/2
+  counted      1 of 2; more than 2 are a scan
   scans        syn
   proven       no, its address may be forged
   first seen   2026-11-20 15:26:30
   last seen    2026-11-20 15:26:40
   so far       1 block
+
+  2026-11-20 15:26:30  probe      tcp/1, syn: counts
+  2026-11-20 15:26:40  blocked    syn scan: 3 ports in 0.2s
+  2026-11-20 15:26:41  blocked    syn scan: 3 ports in 0.2s (by-hand 2026-11-20 15:26:51)
+  2026-11-20 15:26:42  probe      tcp/0, syn: counts
+  2026-11-20 15:26:42  blocked    by hand: \"a\", b (until 2026-11-20 15:27:42)
+  2026-11-20 15:26:43  probe      tcp/1, syn: counts beside other probes only: closed connections cause such packets too
+  2026-11-20 15:26:43  slowed     syn scan: 3 ports in 0.2s (until 2026-11-20 15:27:43) [3 probes so far]
 "
     );
+    assert_eq!(json(&daemon.ctl("--json show 10.77.1.1").1)["history"][3]["kind"], "slowed");
     assert_eq!(json(&daemon.ctl("--json show 10.77.1.1").1)["block"]["address"], "10.77.1.1");
     assert_eq!(
         daemon.ctl("show 198.51.100.1"),
@@ -242,7 +250,10 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
         ("reload", Request::Reload {}, 78),
         (
             "history --source 10.77.1.1",
-            Request::History { since: None, source: Some(target("10.77.1.1")) },
+            Request::History(Box::new(Past {
+                source: Some(target("10.77.1.1")),
+                ..Past::default()
+            })),
             0,
         ),
     ] {
@@ -274,14 +285,43 @@ fn the_history_comes_in_parts_and_whole() {
     assert_eq!(
         lines[..5],
         [
-            "WHEN                 ADDRESS        STATE    PORT     NAME",
-            "2026-11-20 15:26:40  10.77.1.1      blocked  tcp/0    scanner.example\\u{7}",
-            "2026-11-20 15:26:41  2001:db8::/64  blocked  tcp/1    -",
-            "2026-11-20 15:26:42  10.77.1.1      blocked  by hand  -",
-            "2026-11-20 15:26:43  10.77.1.1      slowed   tcp/3    -",
+            "WHEN                 ADDRESS        EVENT    PORT     NAME                  END                          WHY",
+            "2026-11-20 15:26:40  10.77.1.1      blocked  tcp/0    scanner.example\\u{7}  never                        syn scan: 3 ports in 0.2s",
+            "2026-11-20 15:26:41  2001:db8::/64  blocked  tcp/1    -                     by-hand 2026-11-20 15:26:51  syn scan: 3 ports in 0.2s",
+            "2026-11-20 15:26:42  10.77.1.1      blocked  by hand  -                     until 2026-11-20 15:27:42    by hand: \"a\", b",
+            "2026-11-20 15:26:43  10.77.1.1      slowed   tcp/3    -                     until 2026-11-20 15:27:43    syn scan: 3 ports in 0.2s",
         ]
     );
     assert_eq!(json(&daemon.ctl("history --json").1).as_array().unwrap().len(), 200);
+}
+
+#[test]
+fn the_history_is_read_by_other_programs_as_comma_separated_values() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let (code, out, err) = daemon.ctl("history --csv");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let lines: Vec<&str> = out.split("\r\n").collect();
+    assert_eq!(lines.len(), 202, "a header, and an end of the last line");
+    assert_eq!(
+        lines[..5],
+        [
+            "at,kind,address,host,port,result,scan,proven,reason,until,ended,ending,probes,first_seen,touched,details",
+            "2026-11-20T15:26:40Z,blocked,10.77.1.1,scanner.example\\u{7},tcp/0,blocked,syn,false,syn scan: 3 ports in 0.2s,,,,,,,",
+            "2026-11-20T15:26:41Z,blocked,2001:db8::/64,2001:db8::/64,tcp/1,blocked,syn,false,syn scan: 3 ports in 0.2s,2026-11-20T15:27:41Z,2026-11-20T15:26:51Z,by-hand,,,,",
+            "2026-11-20T15:26:42Z,blocked,10.77.1.1,10.77.1.1,,blocked,,true,\"by hand: \"\"a\"\", b\",2026-11-20T15:27:42Z,,,,,,",
+            "2026-11-20T15:26:43Z,slowed,10.77.1.1,10.77.1.1,tcp/3,slowed,syn,false,syn scan: 3 ports in 0.2s,2026-11-20T15:27:43Z,,,3,,2026-11-20T15:26:42Z tcp/0 syn counts; 2026-11-20T15:26:43Z tcp/1 syn ambiguous,",
+        ]
+    );
+}
+
+#[test]
+fn the_rest_of_a_history_that_cannot_be_read_is_missed_aloud() {
+    let failing = FakeHandler { failing: true, ..FakeHandler::default() };
+    let daemon = Daemon::start(failing, "");
+    for line in ["history", "history --csv", "history --json", "show 10.77.1.1"] {
+        let (code, _, err) = daemon.ctl(line);
+        assert_eq!((code, err.contains("the disk is on fire")), (70, true), "{line}: {err}");
+    }
 }
 
 #[test]
@@ -645,7 +685,7 @@ fn histories(daemon: &Daemon) -> usize {
         .lock()
         .unwrap()
         .iter()
-        .filter(|request| matches!(request, Request::History { .. }))
+        .filter(|request| matches!(request, Request::History(_)))
         .count()
 }
 
@@ -911,20 +951,31 @@ fn only_a_socket_is_removed() {
     assert!(!directory.path().join("new").exists());
 }
 
-/// A build without optimisation takes seconds for this much, on a busy machine ten; 64 MiB are read
-/// at most.
-const HISTORY_LEN: usize = 8 << 20;
+/// Events of a large history, through which a search takes seconds.
+const MANY_EVENTS: &str = "1000000";
+
+/// Stores many events about one host.
+const FILL: &str = "import sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1])
+c.execute(\"INSERT INTO events (at, kind, network, first, last, reason, unproven) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT \" + sys.argv[2] + \") \"
+    \"SELECT ? + i, 'scan', '10.77.1.1/32', ?, ?, 'syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3', 0 FROM n\",
+    (int(time.time() * 1000) - 86400000, bytes([10, 77, 1, 1]), bytes([10, 77, 1, 1])))
+c.commit()";
 
 #[test]
 fn root_is_answered_at_once_while_members_read_a_large_history() {
-    if support::missing(&["ip", "nft", "getent"]).is_some() {
+    if support::missing(&["ip", "nft", "getent", "python3"]).is_some() {
         return;
     }
     let namespace = support::netns::Namespace::new();
-    let daemon = support::daemon::Daemon::start_for(&namespace, "", None, READERS);
-    let line = "1795188400 - 11/20/2026 15:26:40 Host: 10.77.1.1/10.77.1.1 Port: 1 TCP Blocked\n";
-    std::fs::write(daemon.path("portsentry.history"), line.repeat(HISTORY_LEN / line.len()))
-        .unwrap();
+    let yaml = "events: { max: 1G }";
+    let mut daemon = support::daemon::Daemon::start_for(&namespace, yaml, None, READERS);
+    daemon.stop();
+    let database = daemon.path(portsentry::store::events::FILE);
+    support::run("python3", &["-c", FILL, database.to_str().unwrap(), MANY_EVENTS]);
+    daemon.restart(yaml);
+    let is_open = || daemon.json(&["status"])["events"]["rows"].as_u64() >= Some(1_000_000);
+    assert!(support::eventually(LONG, is_open), "{}", daemon.log());
     let unmatched = b"{\"v\":1,\"do\":\"history\",\"source\":\"203.0.113.99\"}\n";
     let socket = daemon.path("control.sock");
     let connect = |uid: u32, count: usize, request: &[u8]| {

@@ -24,11 +24,11 @@ use portsentry::control::protocol::line;
 use portsentry::control::{
     AllowRow, BlockRow, CampaignFigures, Cause, Causes, HistoryRow, Observed, Outcome, PortName,
     PortUse, Proof, Queues, Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested,
-    TestedPort, Tracked, Watching, WouldBeRow,
+    TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
-use portsentry::journal::history::State as Past;
+use portsentry::journal::Record;
 use portsentry::nft::model::{Chain, Hook, Owner, Ruleset};
 use portsentry::nft::text::Form;
 use portsentry::ruleset::{self, SCHEMA, SetId};
@@ -496,6 +496,19 @@ fn the_signals_are_those_that_the_daemon_hears() {
 }
 
 #[test]
+fn the_kinds_of_events_in_the_history_are_those_that_are_stored() {
+    let history = items(&section(&page("portsentryctl.8"), "COMMANDS"));
+    let kind = history.iter().find(|item| item.head.starts_with("Fl -kind")).unwrap();
+    assert_eq!(
+        arguments(&kind.body, "Ql"),
+        set(portsentry::journal::record::KINDS.iter().copied())
+    );
+    let result = history.iter().find(|item| item.head.starts_with("Fl -result")).unwrap();
+    let results = portsentry::journal::record::Effect::ALL.map(|effect| effect.word());
+    assert_eq!(arguments(&result.body, "Ql"), set(results));
+}
+
+#[test]
 fn the_files_are_where_the_configuration_has_them() {
     let config = Config::default();
     let page = page("portsentry.8");
@@ -508,6 +521,7 @@ fn the_files_are_where_the_configuration_has_them() {
         config.state_dir.join("allowed"),
         config.state_dir.join(portsentry::store::FILE),
         config.state_dir.join(portsentry::store::COPY),
+        config.state_dir.join(portsentry::store::events::FILE),
         config.control.socket,
     ];
     assert_eq!(told, set(wanted.iter().map(|path| path.to_str().unwrap())));
@@ -652,8 +666,14 @@ fn shown(reply: &Reply, arguments: &[&str]) -> Value {
     let answer = line(reply).unwrap();
     let daemon = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
-        BufReader::new(client.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+        let mut requests = BufReader::new(client.try_clone().unwrap());
+        requests.read_line(&mut String::new()).unwrap();
         client.write_all(answer.as_bytes()).unwrap();
+        // `show` asks for the history as well.
+        if requests.read_line(&mut String::new()).is_ok_and(|bytes| bytes > 0) {
+            let none = line(&Reply::History { rows: Vec::new(), more: false }).unwrap();
+            client.write_all(none.as_bytes()).unwrap();
+        }
     });
     let output = Command::new(PORTSENTRYCTL)
         .args(["--json", "--socket"])
@@ -750,14 +770,10 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         tracked: Some(Tracked::default()),
         ..Status::default()
     };
-    let history = HistoryRow {
-        at: stamp,
-        address,
-        host: "a".into(),
-        port: 1,
-        protocol: "TCP".into(),
-        state: Past::Slowed,
-    };
+    let touched =
+        TouchedRow { at: stamp, port: "tcp/1".into(), scan: "syn".into(), weight: "counts".into() };
+    let record = Record::new(Timestamp::UNIX_EPOCH, "slowed");
+    let history = HistoryRow { touched: vec![touched.clone()], ..HistoryRow::from(record) };
     let known = Shown {
         address,
         observed: false,
@@ -773,6 +789,9 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         blocks_before: 0,
         proof: Some(Proof { bits: 9, needed: 16, silent: 9, answered: 0, blind: false }),
         campaign: None,
+        probes: vec![touched],
+        trigger: 2,
+        standing: Some(Standing::Counted),
     };
     let port = TestedPort {
         port: PortName("tcp/1".parse().unwrap()),

@@ -19,12 +19,13 @@ pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
 pub use reply::{
     AllowRow, BlockRow, CampaignFigures, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown,
-    State,
+    State, TouchedRow,
 };
-pub use request::{PORTS_MAX, REASON_MAX, REQUEST_MAX, Request};
+pub use request::{KINDS_MAX, PORTS_MAX, Past, REASON_MAX, REQUEST_MAX, Request};
 pub use stamp::Stamp;
 pub use status::{
-    Causes, Decoys, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
+    Causes, Decoys, EventStore, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Tracked,
+    Watching,
 };
 pub use target::{NoTarget, Target};
 pub use tested::{Outcome, PortName, PortUse, Standing, Tested, TestedPort};

@@ -2,16 +2,19 @@
 
 use std::net::IpAddr;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::observed::Observed;
 use super::refusal::Refusal;
 use super::stamp::Stamp;
 use super::status::Status;
 use super::target::Target;
-use super::tested::Tested;
-use crate::journal::history;
+use super::tested::{Standing, Tested};
+use crate::engine::Source;
+use crate::journal::record::{Effect, Probed};
+use crate::journal::{Record, history};
 
 /// Rows of a list in one line: some ten kilobytes.
 pub const ROWS_PER_LINE: usize = 64;
@@ -50,7 +53,7 @@ pub enum Reply {
         /// In nft(8)'s syntax.
         text: String,
     },
-    /// A part of the history, oldest first.
+    /// A part of the history, oldest first. The last part may be an error: the rest is missing.
     History {
         /// Rows of this part.
         rows: Vec<HistoryRow>,
@@ -173,39 +176,119 @@ pub struct AllowRow {
     pub last_seen: Option<Stamp>,
 }
 
-/// A line of the history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An event of the history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HistoryRow {
-    /// Time of the kernel's acknowledgement.
+    /// Its time of day.
     pub at: Stamp,
-    /// What was blocked, slowed or reported.
-    pub address: Target,
-    /// The host's name where the line has one, else the address.
-    pub host: String,
-    /// The port; 0 for a manual block.
-    pub port: u16,
-    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block.
-    pub protocol: String,
-    /// Whether it was blocked, slowed, or only reported.
+    /// Its kind: [`KINDS`](crate::journal::record::KINDS).
     #[serde(default)]
-    pub state: history::State,
+    pub kind: String,
+    /// What it is about; null: no source.
+    pub address: Option<Target>,
+    /// The host's name where it is known, else the address.
+    pub host: String,
+    /// The port; 0: none.
+    pub port: u16,
+    /// `TCP`, `UDP`, `SCTP`, `IP`; `MANUAL` for a manual block; else empty.
+    pub protocol: String,
+    /// What the classic history file says: whether it was blocked, slowed, or only reported; null:
+    /// it has no line.
+    #[serde(default)]
+    pub state: Option<history::State>,
+    /// What came of it.
+    #[serde(default)]
+    pub result: Option<Effect>,
+    /// The kind of scan.
+    #[serde(default)]
+    pub scan: Option<String>,
+    /// Whether the source is verified.
+    #[serde(default)]
+    pub proven: Option<bool>,
+    /// The reason, or an administrator's order.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The planned end of a block or of slowing; null: none.
+    #[serde(default)]
+    pub until: Option<Stamp>,
+    /// When the block or slowing that begins here ended; null: it has not, or none begins here.
+    #[serde(default)]
+    pub ended: Option<Stamp>,
+    /// How it ended.
+    #[serde(default)]
+    pub ending: Option<String>,
+    /// Probes of the source until then.
+    #[serde(default)]
+    pub probes: Option<u64>,
+    /// When the source was first seen.
+    #[serde(default)]
+    pub first_seen: Option<Stamp>,
+    /// The ports that it had touched.
+    #[serde(default)]
+    pub touched: Vec<TouchedRow>,
+    /// Further facts, by their keys in the log.
+    #[serde(default)]
+    pub details: Map<String, Value>,
 }
 
-impl From<history::Entry> for HistoryRow {
-    fn from(entry: history::Entry) -> Self {
-        let network = entry.network();
-        let address = if network.prefix_len() == network.max_prefix_len() {
-            Target::Address(network.addr())
-        } else {
-            Target::Network(network)
+/// A port that a source touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TouchedRow {
+    /// When, the last time.
+    pub at: Stamp,
+    /// `tcp/22`.
+    pub port: String,
+    /// The kind of the probe.
+    pub scan: String,
+    /// What it means for a decision: `counts`, `ambiguous`, `reply`, `reported`.
+    pub weight: String,
+}
+
+impl TouchedRow {
+    /// The row of a port that was touched before `at`.
+    pub fn of(probed: Probed, at: Timestamp) -> Self {
+        let Probed { age, port, scan, weight } = probed;
+        let age = SignedDuration::from_millis(i64::try_from(age).unwrap_or(i64::MAX));
+        Self { at: Stamp(at.checked_sub(age).unwrap_or(Timestamp::MIN)), port, scan, weight }
+    }
+}
+
+impl From<Record> for HistoryRow {
+    fn from(record: Record) -> Self {
+        let state = record.state();
+        let address = record.network.map(|network| Target::from(Source::from(network)));
+        let port = record.port.as_deref().and_then(|port| port.split_once('/'));
+        let is_manual = port.is_none() && matches!(record.kind.as_str(), "blocked" | "renewed");
+        let protocol = match port {
+            Some((transport, _)) => transport.to_ascii_uppercase(),
+            None if is_manual => "MANUAL".to_owned(),
+            None => String::new(),
         };
+        let host = record.name.or_else(|| address.as_ref().map(ToString::to_string));
+        let stamp = |at: Option<Timestamp>| at.map(Stamp);
         Self {
-            at: Stamp(entry.at),
+            at: Stamp(record.at),
+            kind: record.kind,
             address,
-            host: entry.host,
-            port: entry.port,
-            protocol: entry.protocol,
-            state: entry.state,
+            host: host.unwrap_or_default(),
+            port: port.and_then(|(_, number)| number.parse().ok()).unwrap_or(0),
+            protocol,
+            state,
+            result: record.effect,
+            scan: record.scan,
+            proven: record.proven,
+            reason: record.reason,
+            until: stamp(record.until),
+            ended: stamp(record.ended),
+            ending: record.ending,
+            probes: record.probes,
+            first_seen: stamp(record.first_seen),
+            touched: record
+                .touched
+                .into_iter()
+                .map(|touched| TouchedRow::of(touched, record.at))
+                .collect(),
+            details: record.details,
         }
     }
 }
@@ -244,6 +327,15 @@ pub struct Shown {
     /// The campaign of a network around it.
     #[serde(default)]
     pub campaign: Option<BlockRow>,
+    /// The ports that it touched within the window, and what each means for a decision.
+    #[serde(default)]
+    pub probes: Vec<TouchedRow>,
+    /// Ports that it may touch within the window without a reaction.
+    #[serde(default)]
+    pub trigger: u64,
+    /// How the rules treat its packets now.
+    #[serde(default)]
+    pub standing: Option<Standing>,
 }
 
 /// What a slowed source's retransmissions say about its address.

@@ -13,6 +13,7 @@ use super::refusal::{Kind, Refusal};
 use super::stamp::Stamp;
 use super::target::Target;
 use super::tested::PortName;
+use crate::journal::record::Effect;
 
 /// Longest request, in bytes, its line end included.
 pub const REQUEST_MAX: usize = 64 << 10;
@@ -22,6 +23,9 @@ pub const REASON_MAX: usize = 100;
 
 /// Most ports that one request tests.
 pub const PORTS_MAX: usize = 100;
+
+/// Most kinds that one request names.
+pub const KINDS_MAX: usize = 50;
 
 /// A request; its name is in the JSON key `do`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,15 +115,8 @@ pub enum Request {
     },
     /// Watch again. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if it is on.
     On {},
-    /// List past blocks. Answered by [`Reply::History`](super::Reply::History).
-    History {
-        /// Oldest time.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        since: Option<Stamp>,
-        /// Only for this address or network.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        source: Option<Target>,
-    },
+    /// List what happened. Answered by [`Reply::History`](super::Reply::History).
+    History(Box<Past>),
     /// Send events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then
     /// endless [`Reply::Event`](super::Reply::Event)s, by the server itself.
     Watch {},
@@ -162,10 +159,40 @@ impl fmt::Display for Request {
             Self::Off { seconds: None } => f.write_str("off"),
             Self::Off { seconds: Some(seconds) } => write!(f, "pause {:?}", time(*seconds)),
             Self::On {} => f.write_str("on"),
-            Self::History { .. } => f.write_str("history"),
+            Self::History(_) => f.write_str("history"),
             Self::Watch {} => f.write_str("watch"),
         }
     }
+}
+
+/// What a [`Request::History`] selects; without a key, everything that is about a source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Past {
+    /// Oldest time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Stamp>,
+    /// Latest time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Stamp>,
+    /// Only about this address or network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Target>,
+    /// Only of this port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortName>,
+    /// Only of these kinds; [`KINDS_MAX`] at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<String>,
+    /// Only with this effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Effect>,
+    /// Only of this kind of scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scan: Option<String>,
+    /// Also what is about no source: starts, reloads, lost packets.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
 }
 
 impl Request {
@@ -180,7 +207,7 @@ impl Request {
                 | Self::Test { .. }
                 | Self::AllowList {}
                 | Self::Rules {}
-                | Self::History { .. }
+                | Self::History(_)
                 | Self::Watch {}
         )
     }
@@ -231,6 +258,12 @@ impl Request {
             let message = format!("{} ports are more than a request has room for", ports.len());
             let remedy = format!("test {PORTS_MAX} at a time");
             return Err(Refusal::new(Kind::BadRequest, message, remedy));
+        }
+        if let Self::History(past) = &request
+            && past.kinds.len() > KINDS_MAX
+        {
+            let message = format!("{} kinds are more than there are", past.kinds.len());
+            return Err(Refusal::new(Kind::BadRequest, message, "name each once"));
         }
         Ok(request)
     }

@@ -74,6 +74,9 @@ pub struct Status {
     /// The state store's status.
     #[serde(default)]
     pub store: Store,
+    /// The event store's status.
+    #[serde(default)]
+    pub events: EventStore,
     /// Counts of repairs of the table.
     #[serde(default)]
     pub repairs: Repairs,
@@ -172,6 +175,19 @@ pub struct Responses {
     pub failed: u64,
     /// Commands that were not run because too many were waiting.
     pub dropped: u64,
+}
+
+/// The event store's status.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EventStore {
+    /// `ok`, `failing`, or `off`.
+    pub state: String,
+    /// Stored events.
+    pub rows: u64,
+    /// Bytes of their database.
+    pub bytes: u64,
+    /// Events that were lost since the start because it failed.
+    pub lost: u64,
 }
 
 /// The state store's status.

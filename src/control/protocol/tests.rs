@@ -26,11 +26,17 @@ fn every_request_survives_the_line() {
         Request::AllowRemove { address },
         Request::Rules {},
         Request::Reload {},
-        Request::History {
+        Request::History(Box::new(Past {
             since: Some(Stamp(Timestamp::from_second(5).unwrap())),
+            until: Some(Stamp(Timestamp::from_second(9).unwrap())),
             source: Some(address),
-        },
-        Request::History { since: None, source: None },
+            port: Some(PortName("udp/53".parse().unwrap())),
+            kinds: vec!["scan".into(), "blocked".into()],
+            result: Some(crate::journal::record::Effect::Slowed),
+            scan: Some("syn".into()),
+            all: true,
+        })),
+        Request::History(Box::default()),
         Request::Watch {},
     ];
     for request in requests {
@@ -61,6 +67,11 @@ fn unknown_requests_are_refused_with_the_reason() {
     assert!(refusal(r#"{"v":2,"do":"status"}"#).contains("version 2"));
     assert!(refusal(r#"{"v":1,"do":"fly"}"#).contains("fly"));
     assert!(refusal(r#"{"v":1,"do":"status","x":1}"#).contains('x'));
+    assert!(refusal(r#"{"v":1,"do":"history","sinse":1}"#).contains("sinse"));
+    let kinds = vec!["\"scan\""; KINDS_MAX + 1].join(",");
+    assert!(
+        refusal(&format!(r#"{{"v":1,"do":"history","kinds":[{kinds}]}}"#)).contains("51 kinds")
+    );
     assert!(
         refusal(r#"{"v":1,"do":"block","address":"example.org"}"#).contains("neither an address")
     );

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decoys, Handler, HistoryRow,
+    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decoys, EventStore, Handler,
     Intake, Kind, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown,
-    Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, Tracked, Watching,
-    WouldBeRow, listen,
+    Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow, Tracked,
+    Watching, WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
-use portsentry::journal::history::State as Past;
+use portsentry::journal::record::{Effect, Probed, Record};
 use portsentry::journal::sink::Sink;
 use portsentry::journal::{JournalHandle, Settings};
 
@@ -63,6 +63,34 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
     }
 }
 
+/// The event of this number: blocks of two hosts, with a manual one, and a slowed source.
+pub fn past(n: i64) -> Record {
+    let at = |second| jiff::Timestamp::from_second(1_795_188_400 + second).unwrap();
+    let network = if n == 1 { "2001:db8::/64" } else { "10.77.1.1/32" };
+    Record {
+        network: Some(network.parse().unwrap()),
+        name: (n == 0).then(|| "scanner.example\u{7}".into()),
+        port: (n != 2).then(|| format!("tcp/{n}")),
+        effect: Some(if n == 3 { Effect::Slowed } else { Effect::Blocked }),
+        scan: (n != 2).then(|| "syn".into()),
+        proven: Some(n == 2),
+        reason: Some(if n == 2 { "by hand: \"a\", b" } else { "syn scan: 3 ports in 0.2s" }.into()),
+        until: (n > 0).then(|| at(n + 60)),
+        ended: (n == 1).then(|| at(n + 10)),
+        ending: (n == 1).then(|| "by-hand".into()),
+        probes: (n == 3).then_some(3),
+        touched: (0..2 * i64::from(n == 3))
+            .map(|port| Probed {
+                age: 1000 * (1 - port) as u64,
+                port: format!("tcp/{port}"),
+                scan: "syn".into(),
+                weight: if port == 0 { "counts" } else { "ambiguous" }.into(),
+            })
+            .collect(),
+        ..Record::new(at(n), if n == 3 { "slowed" } else { "blocked" })
+    }
+}
+
 /// A handler that records its requests.
 #[derive(Clone, Default)]
 pub struct FakeHandler {
@@ -70,6 +98,8 @@ pub struct FakeHandler {
     /// Additional rows of `list`.
     pub many: u32,
     pub empty: bool,
+    /// The history breaks off.
+    pub failing: bool,
     /// Duration of a history request.
     pub slow: Duration,
     /// Slow answers that ended because the client was gone.
@@ -153,6 +183,7 @@ impl Handler for FakeHandler {
                 decoy: Decoys::default(),
                 reflex: None,
                 store: Store::default(),
+                events: EventStore::default(),
                 repairs: portsentry::control::Repairs::default(),
                 uptime: 3720,
                 config: Some("/etc/portsentry/portsentry.yaml".into()),
@@ -230,6 +261,18 @@ impl Handler for FakeHandler {
                     blocks_before: 1,
                     proof: None,
                     campaign: None,
+                    probes: ["counts", "ambiguous"]
+                        .into_iter()
+                        .enumerate()
+                        .map(|(n, weight)| TouchedRow {
+                            at: stamp(1_795_188_390 + 13 * n as i64),
+                            port: "tcp/1".into(),
+                            scan: "syn".into(),
+                            weight: weight.into(),
+                        })
+                        .collect(),
+                    trigger: 2,
+                    standing: Some(Standing::Blocked),
                 }))
                 .into(),
                 None => no("nothing is known of it").into(),
@@ -309,25 +352,16 @@ impl Handler for FakeHandler {
                 "repair the file; the old one stays in force",
             )
             .into(),
-            Request::History { .. } if self.work(cancelled) => no("cancelled").into(),
-            Request::History { .. } if self.empty => Answer::history(std::iter::empty()),
-            Request::History { .. } => {
-                let rows = (0..200).map(|n| HistoryRow {
-                    at: stamp(1_795_188_400 + n),
-                    address: target(if n == 1 { "2001:db8::/64" } else { "10.77.1.1" }),
-                    host: if n == 0 {
-                        "scanner.example\u{7}".into()
-                    } else if n == 1 {
-                        "2001:db8::/64".into()
-                    } else {
-                        "10.77.1.1".into()
-                    },
-                    port: u16::try_from(n).unwrap(),
-                    protocol: if n == 2 { "MANUAL".into() } else { "TCP".into() },
-                    state: if n == 3 { Past::Slowed } else { Past::Blocked },
-                });
-                Answer::history(rows)
+            Request::History(_) if self.work(cancelled) => no("cancelled").into(),
+            Request::History(_) if self.empty => Answer::history(std::iter::empty()),
+            Request::History(_) if self.failing => {
+                let refusal = Refusal::new(Kind::Failed, "the disk is on fire", "");
+                Answer::history((0..100).map(|n| Ok(past(n).into())).chain([Err(refusal)]))
             }
+            Request::History(asked) if asked.source == Some(target("2001:db8:1::7")) => {
+                Answer::history((0..4).map(|n| Ok(past(n).into())))
+            }
+            Request::History(_) => Answer::history((0..200).map(|n| Ok(past(n).into()))),
             Request::Watch {} => panic!("the server does this itself"),
         }
     }
