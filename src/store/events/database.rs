@@ -68,7 +68,7 @@ impl EventDatabase {
     /// sources whose time was over when no daemon ran have ended then.
     ///
     /// # Errors
-    /// As [`crate::store::open`]'s.
+    /// As [`crate::store::open()`]'s.
     pub(super) fn open(directory: &Path, now: Timestamp) -> Result<(Self, bool), Error> {
         let path = open::make_directory(directory)?.join(FILE);
         open::check_or_create(&path)?;
