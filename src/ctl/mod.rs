@@ -8,6 +8,7 @@ mod csv;
 mod failure;
 mod import;
 mod observed;
+mod overview;
 mod run;
 mod session;
 mod show;

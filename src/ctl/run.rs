@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
-use super::{check, csv, import, observed, session, show, status, timeline};
+use super::{check, csv, import, observed, overview, session, show, status, timeline};
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
     HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Target,
@@ -81,7 +81,7 @@ pub(super) fn run(
     let first = client.ask(&request)?;
     match (request, first) {
         (Request::Status {}, Reply::Status(status)) => {
-            print(out, json, &status, |out| show::status(out, &status, zone))?
+            print(out, json, &status, |out| overview::status(out, &status, zone))?
         }
         (Request::List {}, first @ Reply::Blocks { .. }) => {
             let part = |reply| {
