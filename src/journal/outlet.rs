@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use log::Level;
 
+use super::format::Fact;
 use super::sink::Sink;
-use super::{MODULE, Shared, format};
+use super::{Event, MODULE, Shared, format};
 use crate::config::LogFormat;
 use crate::sys::clock;
 
@@ -32,6 +33,7 @@ struct Line {
     level: Level,
     module: Box<str>,
     text: Box<str>,
+    facts: Arc<[Fact]>,
 }
 
 /// Since when the target has been writing a line, in milliseconds of the boot's clock; 0: it is not.
@@ -62,6 +64,7 @@ pub(super) struct Outlet {
     /// `None`: report losses if it is time.
     lines: SyncSender<Option<Line>>,
     ended: Receiver<()>,
+    takes_facts: bool,
 }
 
 impl Outlet {
@@ -77,6 +80,7 @@ impl Outlet {
         let (lines, queue) = sync_channel(LINES);
         let (end, ended) = sync_channel::<()>(1);
         let progress = Progress::default();
+        let takes_facts = sink.takes_facts();
         let mut thread = Thread {
             shared: Arc::clone(&shared),
             progress: progress.clone(),
@@ -89,7 +93,7 @@ impl Outlet {
             drop(end);
         };
         std::thread::Builder::new().name("log".to_owned()).spawn(run)?;
-        Ok(Self { shared, progress, lines, ended })
+        Ok(Self { shared, progress, lines, ended, takes_facts })
     }
 
     /// Makes the state of this target the one that `stats` shows.
@@ -98,9 +102,15 @@ impl Outlet {
             self.progress.clone();
     }
 
+    /// What its lines about an event say of it besides their text.
+    pub(super) fn facts(&self, event: &Event) -> Arc<[Fact]> {
+        if self.takes_facts { format::facts(event).into() } else { Arc::default() }
+    }
+
     /// Queues a line. Never waits: if the queue is full, the line is lost and counted.
-    pub(super) fn write(&self, level: Level, module: &str, text: &str) {
-        let line = Line { level, module: module.into(), text: text.into() };
+    pub(super) fn write(&self, level: Level, module: &str, text: &str, facts: &Arc<[Fact]>) {
+        let facts = Arc::clone(facts);
+        let line = Line { level, module: module.into(), text: text.into(), facts };
         if self.lines.try_send(Some(line)).is_err() {
             self.shared.on_unwritten();
         }
@@ -146,8 +156,8 @@ impl Thread {
                 _ => Duration::MAX,
             };
             match queue.recv_timeout(wait) {
-                Ok(Some(Line { level, module, text })) => {
-                    if !self.write(level, &module, &text) {
+                Ok(Some(Line { level, module, text, facts })) => {
+                    if !self.write(level, &module, &text, &facts) {
                         self.shared.on_unwritten();
                     }
                 }
@@ -161,9 +171,13 @@ impl Thread {
         self.report_losses();
     }
 
-    fn write(&mut self, level: Level, module: &str, text: &str) -> bool {
+    fn write(&mut self, level: Level, module: &str, text: &str, facts: &[Fact]) -> bool {
         self.progress.begin();
-        let result = self.sink.write(level, module, text);
+        let result = if facts.is_empty() {
+            self.sink.write(level, module, text)
+        } else {
+            self.sink.write_event(level, module, text, facts)
+        };
         self.progress.end();
         result.is_ok()
     }
@@ -179,7 +193,7 @@ impl Thread {
             "{count} messages did not reach the log: it could not keep up, or refused them"
         );
         let line = format::message(Timestamp::now(), Level::Warn, MODULE, &text, self.format);
-        if !self.write(line.priority, MODULE, &line.text) {
+        if !self.write(line.priority, MODULE, &line.text, &[]) {
             // Keep the count for the next attempt.
             self.shared.unreported.fetch_add(count, Ordering::Relaxed);
             self.shared.unwritten.fetch_add(1, Ordering::Relaxed);

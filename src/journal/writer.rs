@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use log::Level;
 
-use super::format::{self, Line};
+use super::format::{self, Fact, Line};
 use super::history::{DiskState, History};
 use super::limit::{self, Class, Limiter};
 use super::names::{HostName, NameQueue};
@@ -244,7 +244,7 @@ impl Writer {
                 }
                 (event, to_history, to_log)
             }
-            Pending::Line { line, module } => return self.put(line.priority, &module, &line.text),
+            Pending::Line { line, module } => return self.put(&line, &module, &Arc::default()),
         };
         event.name = name;
         self.publish(&event);
@@ -256,8 +256,9 @@ impl Writer {
             self.report(state);
         }
         if to_log {
+            let facts = self.outlet.facts(&event);
             for line in self.lines(&event) {
-                self.put(line.priority, MODULE, &line.text);
+                self.put(&line, MODULE, &facts);
             }
         }
     }
@@ -315,11 +316,11 @@ impl Writer {
     /// Logs a message of the journal itself.
     fn write(&mut self, level: Level, text: &str) {
         let line = format::message(Timestamp::now(), level, MODULE, text, self.settings.log.format);
-        self.put(line.priority, MODULE, &line.text);
+        self.put(&line, MODULE, &Arc::default());
     }
 
-    fn put(&mut self, level: Level, module: &str, text: &str) {
-        self.outlet.write(level, module, text);
+    fn put(&mut self, line: &Line, module: &str, facts: &Arc<[Fact]>) {
+        self.outlet.write(line.priority, module, &line.text, facts);
     }
 
     /// Sends the event to all watchers, and removes those that are gone.

@@ -207,6 +207,48 @@ fn a_log_target_that_hangs_stops_neither_history_nor_watch() {
 }
 
 #[test]
+fn the_journal_gets_the_facts_of_an_event_as_fields() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let (scene, directory) = (scene(), directory());
+    let path = directory.path().to_owned();
+    let history = path.join("history");
+    let places = Places { state: &path, history: &history };
+    let before = ["unshare", "--mount", "sh", "-c", OWN_JOURNALD, path.to_str().unwrap()];
+    let journald = UnixDatagram::bind(path.join("socket")).unwrap();
+    let yaml = "log: { target: journal, facility: local3 }";
+    let mut command = command(&scene, &path, &places, yaml, &before);
+    let daemon = start(&scene, directory, command.stderr(log_file(&path)));
+    block_by_hand(&daemon.path("control.sock"), 0, 1);
+    journald.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let (mut entries, mut buffer) = (Vec::new(), [0; 16_384]);
+    while let Ok(count) = journald.recv(&mut buffer) {
+        entries.push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+    }
+    // The first one, without a field, asks whether a journal is there.
+    entries.retain(|entry| !entry.is_empty());
+    let has = |entry: &str, field: &str| entry.lines().any(|line| line == field);
+    assert!(entries.len() > 3, "{entries:?}");
+    for entry in &entries {
+        // Facility 19 of RFC 5424, 6.2.1.
+        assert!(has(entry, "SYSLOG_FACILITY=19") && has(entry, "SYSLOG_IDENTIFIER=portsentry"));
+    }
+    let blocked: Vec<_> =
+        entries.iter().filter(|entry| entry.contains("has been blocked via nftables")).collect();
+    let [blocked] = blocked[..] else { panic!("{entries:?}") };
+    let fields = |name: &str| {
+        let start = format!("{name}\n");
+        // Eight bytes with the length follow the name, and then the text (JOURNAL_NATIVE_PROTOCOL).
+        let at = blocked.find(&start).unwrap_or_else(|| panic!("no {name} in {blocked}"));
+        blocked[at + start.len() + 8..].lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(fields("PORTSENTRY_EVENT"), "blocked");
+    assert_eq!(fields("PORTSENTRY_ADDRESS"), "198.18.0.1");
+    assert_eq!(fields("MESSAGE_ID").len(), 32, "{blocked}");
+}
+
+#[test]
 fn a_log_on_a_full_disk_is_counted_and_shown() {
     if missing(TOOLS).is_some() {
         return;

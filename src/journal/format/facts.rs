@@ -19,7 +19,7 @@ use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::ScanKind;
 
 /// A key and its value, in the order in which they are shown.
-pub(in crate::journal) type Fact = (&'static str, Value);
+pub(crate) type Fact = (&'static str, Value);
 
 /// The keys and values of an event; the first is `event`, its kind.
 pub(in crate::journal) fn facts(event: &Event) -> Vec<Fact> {

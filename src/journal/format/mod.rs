@@ -21,6 +21,7 @@ use crate::config::LogFormat;
 use crate::engine::{Report, Source};
 
 pub(crate) use classic::history;
+pub(crate) use facts::Fact;
 pub(super) use facts::facts;
 pub(crate) use json::{line as json, printable_json};
 pub(crate) use phrases::duration;
