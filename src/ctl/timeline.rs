@@ -42,15 +42,16 @@ pub(super) fn print(
 
 /// The touches of all events and of now, each once.
 fn distinct<'a>(history: &'a [HistoryRow], probes: &'a [TouchedRow]) -> Vec<&'a TouchedRow> {
-    let mut all: Vec<&TouchedRow> =
-        history.iter().flat_map(|row| &row.touched).chain(probes).collect();
-    all.sort_by(|a, b| (&a.port, &a.scan, a.at).cmp(&(&b.port, &b.scan, b.at)));
-    all.dedup_by(|later, earlier| {
+    // Those of one second stay in the order in which they came.
+    let mut all: Vec<(usize, &TouchedRow)> =
+        history.iter().flat_map(|row| &row.touched).chain(probes).enumerate().collect();
+    all.sort_by_key(|(place, probe)| (&probe.port, &probe.scan, probe.at, *place));
+    all.dedup_by(|(_, later), (_, earlier)| {
         (&later.port, &later.scan) == (&earlier.port, &earlier.scan)
             && later.at.0.as_second() - earlier.at.0.as_second() <= SAME
     });
-    all.sort_by_key(|probe| probe.at);
-    all
+    all.sort_by_key(|(place, probe)| (probe.at, *place));
+    all.into_iter().map(|(_, probe)| probe).collect()
 }
 
 fn event(row: &HistoryRow, zone: &Zone) -> String {

@@ -225,9 +225,12 @@ fn the_past_of_an_address_is_told_while_it_lives_and_afterwards() {
     assert_eq!((&past["touched"], &past["block"]), (&0.into(), &Value::Null), "{past}");
     assert_eq!(past["standing"], "counted");
     let text = done(&daemon.ctl(&["show", SCANNER]));
-    for part in
-        ["is not blocked", "probe      tcp/1, syn: counts", "(expired 20", "released   (expired)"]
-    {
+    for part in [
+        "is not blocked",
+        "probe      tcp/1, syn: counts",
+        "(expired 20",
+        "released   dropped=1; passed=0 (expired)",
+    ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
 }

@@ -5,6 +5,7 @@ use crate::support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::Deref;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -486,8 +487,10 @@ fn in_a_flood<T>(scene: &Scene, rate: u64, inside: impl FnOnce() -> T) -> T {
         let flood = scope.spawn(|| wire.flood_until(&load, &stop));
         // Long enough that every burst is spent.
         std::thread::sleep(Duration::from_millis(2500));
-        let result = inside();
+        // It ends even if this panics.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(inside));
         stop.store(true, Ordering::Relaxed);
+        let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let sent = flood.join().unwrap();
         println!("the flood: {} packets a second", sent.rate());
         // A machine that is busy with other tests does not reach the full rate; it is printed
