@@ -133,7 +133,7 @@ impl<K: Kernel> Executor<K> {
         let (releases, after) =
             run_of(actions, |action| matches!(action, Action::Release { .. } | Action::Report(_)));
         if !releases.is_empty() {
-            self.release(releases);
+            self.release(context, releases);
             return after;
         }
         let Some((action, after)) = actions.split_first() else { return actions };
@@ -409,7 +409,7 @@ impl<K: Kernel> Executor<K> {
 
     /// Ends holds, and has the rules forget what else they are to forget. What cannot be taken out
     /// runs out by itself.
-    fn release(&mut self, releases: &[Action]) {
+    fn release(&mut self, context: Context<'_>, releases: &[Action]) {
         let forgiven = releases
             .iter()
             .filter(|action| matches!(action, Action::Release { forget: Some(_), .. }))
@@ -417,7 +417,11 @@ impl<K: Kernel> Executor<K> {
         let result = if forgiven > FORGIVEN_SINGLY_MAX {
             self.forget_all()
         } else {
-            REMEMBERED.into_iter().try_for_each(|set| self.release_from(set, releases))
+            // A set that the rules do without is not asked for: that takes a transaction for each
+            // packet of a flood.
+            let is_there = |set: &SetId| context.ruleset.set(*set).is_some();
+            let mut sets = REMEMBERED.into_iter().filter(is_there);
+            sets.try_for_each(|set| self.release_from(set, releases))
         };
         if let Err(error) = result {
             log::warn!("cannot end a hold, which ends by itself: {}", error_chain(&error));
