@@ -57,8 +57,8 @@ fn no_blind_source_is_proven(network: &str, sources: u64, ports: &[u16], rate: u
         status["slowed"]
     );
     assert_eq!((&status["blocked"], &status["causes"]["proven"]), (&0.into(), &0.into()));
-    let mut sources = rows.iter().filter(|row| row["cause"] != "campaign");
-    assert!(sources.all(|row| row["state"] == "slowed" && row["proven"] == false));
+    let mut slowed = rows.iter().filter(|row| row["cause"] != "campaign");
+    assert!(slowed.all(|row| row["state"] == "slowed" && row["proven"] == false));
     // All of them passed the trigger. The daemon lists those that the rules could tell it of.
     let held = |word: &str| status["reflex"][word].as_u64().unwrap();
     assert!(held("holds") + held("untold_holds") > sources * 9 / 10, "{status}");

@@ -117,12 +117,20 @@ const TOLD_ONLY: &[(&[&str], &str, &str)] = &[(
 )];
 
 /// Attacks with another name than in 1.2, by mode: its name, ours, and why.
-const OTHER_NAMES: &[(&str, &str, &str, &str)] = &[(
-    "udp",
-    "Connect",
-    "UDP scan",
-    "a datagram makes no connection; the line is that of the other UDP modes",
-)];
+const OTHER_NAMES: &[(&str, &str, &str, &str)] = &[
+    (
+        "udp",
+        "Connect",
+        "UDP scan",
+        "a datagram makes no connection; the line is that of the other UDP modes",
+    ),
+    (
+        "tcp",
+        "Connect",
+        "TCP SYN/Normal scan",
+        "ours judges with the third SYN, which may come before the end of the first handshake",
+    ),
+];
 
 /// A program's reaction to an attack.
 #[derive(Clone, PartialEq, Debug)]
