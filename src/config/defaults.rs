@@ -64,7 +64,7 @@ impl Default for Config {
                 },
                 total: 1_000_000,
             },
-            // Others than its owner can forge a whole network.
+            // Anyone can forge the addresses of a whole network.
             campaign: Campaign { action: CampaignAction::Report },
             never_block: NeverBlock {
                 own_addresses: true,

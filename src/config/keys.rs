@@ -336,7 +336,7 @@ pub const KEYS: &[Key] = &[
             min: HOUR,
             max: Duration::from_secs(10 * 365 * 86_400),
             zero: Some("none is stored"),
-            why: "after less than an hour nobody has looked, and after ten years nobody will",
+            why: "an event should outlast the time until an administrator reads it, and logs older than ten years are rarely kept",
         },
         Live
     ),

@@ -32,10 +32,7 @@ pub(super) fn header(out: &mut dyn Write) -> io::Result<()> {
 
 /// Writes an event.
 pub(super) fn row(out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
-    let port = match row.protocol.as_str() {
-        "" | "MANUAL" => String::new(),
-        protocol => format!("{}/{}", protocol.to_lowercase(), row.port),
-    };
+    let port = row.port_name();
     let details = if row.details.is_empty() {
         String::new()
     } else {
@@ -54,7 +51,7 @@ pub(super) fn row(out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
             row.kind,
             text(row.address.map(|address| address.to_string())),
             row.host,
-            port,
+            text(port),
             row.result.map(|result| result.word().to_owned()).unwrap_or_default(),
             text(row.scan),
             text(row.proven.map(|proven| proven.to_string())),

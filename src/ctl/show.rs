@@ -331,11 +331,8 @@ pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 7] {
 
 /// The port of an event.
 fn port(row: &HistoryRow) -> String {
-    match row.protocol.as_str() {
-        "" => "-".to_owned(),
-        "MANUAL" => "by hand".to_owned(),
-        protocol => format!("{}/{}", protocol.to_lowercase(), row.port),
-    }
+    let none = if row.protocol == "MANUAL" { "by hand" } else { "-" };
+    row.port_name().unwrap_or_else(|| none.to_owned())
 }
 
 /// The end of what begins with an event, or the way in which something ended with it.

@@ -26,8 +26,7 @@ use crate::control::{
 use crate::enforce::{Placement, view};
 use crate::engine::{ObservedView, Source};
 use crate::errors::error_chain;
-use crate::journal::Notice;
-use crate::journal::Record;
+use crate::journal::{Notice, Record};
 use crate::nft::text::Form;
 use crate::nft::{Connection, LIGHT_DUMP};
 use crate::packet::command::Command;

@@ -75,7 +75,7 @@ pub(super) enum Order {
 /// Why nothing was switched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotSwitched {
-    /// It is so already.
+    /// It has that state already.
     Already(&'static str),
     /// It could not come into force.
     Failed(String),
@@ -350,7 +350,9 @@ impl Supervisor {
             Ok(_) => self.switched(&old, Some(said.join("; "))),
             Err(why) => {
                 let what = said.join("; ");
-                self.journal.notify(Notice::Error(format!("not yet so: {what}: {why}")));
+                self.journal.notify(Notice::Error(format!(
+                    "this failed and is tried again ({what}): {why}"
+                )));
                 return Some(SWITCH_AGAIN_AFTER);
             }
         }

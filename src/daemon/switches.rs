@@ -60,7 +60,7 @@ impl Switches {
     /// The switches after an administrator's command.
     ///
     /// # Errors
-    /// What is so already.
+    /// Which state it has already.
     pub(super) fn after(
         &self,
         switch: Switch,

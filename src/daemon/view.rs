@@ -22,7 +22,7 @@ pub(super) struct View {
     pub ruleset: Arc<Ruleset>,
     /// What is never blocked, and why.
     pub protected: Arc<Protected>,
-    /// What the administrator should see to of what changes without the configuration: what cannot be learned, and interfaces
+    /// Warnings that come and go without the configuration: what cannot be learned, and interfaces
     /// that are not there.
     pub complaints: Vec<String>,
 }

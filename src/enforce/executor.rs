@@ -25,9 +25,8 @@ const FORGIVEN_SINGLY_MAX: usize = 100;
 /// Intervals a transaction: some five milliseconds of an interval set's time.
 const INTERVALS_PER_TRANSACTION: usize = 50;
 
-/// What the rules remember of sources: first who is held, with what became of their packets, then
-/// what was counted.
-const REMEMBERED: [SetId; 28] = [
+/// Who is held by the rules, and what became of their packets.
+const HELD: [SetId; 12] = [
     SetId::Held4,
     SetId::Held6,
     SetId::HeldNets6,
@@ -40,6 +39,10 @@ const REMEMBERED: [SetId; 28] = [
     SetId::Drops4,
     SetId::Drops6,
     SetId::DropsNets6,
+];
+
+/// What else the rules remember of sources: what was counted.
+const COUNTED: [SetId; 16] = [
     SetId::Score4,
     SetId::Score6,
     SetId::Suspect4,
@@ -420,7 +423,7 @@ impl<K: Kernel> Executor<K> {
             // A set that the rules do without is not asked for: that takes a transaction for each
             // packet of a flood.
             let is_there = |set: &SetId| context.ruleset.set(*set).is_some();
-            let mut sets = REMEMBERED.into_iter().filter(is_there);
+            let mut sets = HELD.into_iter().chain(COUNTED).filter(is_there);
             sets.try_for_each(|set| self.release_from(set, releases))
         };
         if let Err(error) = result {
@@ -443,13 +446,13 @@ impl<K: Kernel> Executor<K> {
 
     /// The rules forget all that they remember of sources, and hold none.
     pub(super) fn forget_all(&mut self) -> Result<(), Error> {
-        self.flush(&REMEMBERED)
+        self.flush(&HELD)?;
+        self.flush(&COUNTED)
     }
 
     /// The rules forget what they counted; who is held stays so until the daemon has decided.
     pub(crate) fn forget_counts(&mut self) -> Result<(), Error> {
-        let [_, _, _, _, _, _, _, _, _, _, _, _, counts @ ..] = &REMEMBERED;
-        self.flush(counts)
+        self.flush(&COUNTED)
     }
 
     /// Empties sets, those that there are.

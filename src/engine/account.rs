@@ -173,11 +173,14 @@ impl Touch {
 
     /// What it means for the decision about its source.
     pub(super) fn weight(self, counted: Counted) -> Weight {
-        match () {
-            () if self.is_reply() => Weight::Reply,
-            () if !counted.holds(self.transport()) => Weight::Reported,
-            () if self.ambiguous() => Weight::Ambiguous,
-            () => Weight::Counts,
+        if self.is_reply() {
+            Weight::Reply
+        } else if !counted.holds(self.transport()) {
+            Weight::Reported
+        } else if self.ambiguous() {
+            Weight::Ambiguous
+        } else {
+            Weight::Counts
         }
     }
 

@@ -59,9 +59,9 @@ pub enum Shared {
 pub struct CampaignView {
     /// What its sources share.
     pub shared: Shared,
-    /// Its sources, or more: at most 256 are told apart.
+    /// Its sources, or more: at most 256 are counted.
     pub sources: u32,
-    /// Their ports, or more: at most 128 are told apart.
+    /// Their ports, or more: at most 128 are counted.
     pub ports: u32,
     /// The second probe.
     pub since: MonoTime,
@@ -306,7 +306,7 @@ impl Campaigns {
         let is_fired = head.weight == FIRED;
         head.half = half;
         if !is_fired {
-            // Beside those that are alone.
+            // One more than there are: ALONE is 1.
             head.weight = u8::try_from(sources + 1).unwrap_or(FIRED).min(FIRED - 1);
         }
         Some(Noted { place, is_fired, is_campaign })
@@ -384,6 +384,13 @@ impl Campaigns {
         let until = entry.until.filter(|until| *until > now);
         let (sources, ports) = (count(&all.sources), count(&all.ports));
         Some(CampaignView { shared, sources, ports, since, last, port, scanner, until })
+    }
+
+    /// The campaign of those who share this, if it was reported and is not over.
+    pub(super) fn reported(&self, now: MonoTime, shared: Shared) -> Option<CampaignView> {
+        let place = self.find(now, shared).ok()?;
+        let head = self.heads.get(place.0)?.get(place.1)?;
+        if head.weight == FIRED { self.view(now, place) } else { None }
     }
 
     /// The campaigns that were reported and are not over.

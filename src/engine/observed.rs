@@ -73,13 +73,11 @@ impl Observed {
         if !self.sources.contains_key(&view.source) && self.sources.len() >= OBSERVED_MAX {
             self.make_room();
         }
-        let known = self.sources.entry(view.source).or_insert_with(|| view.clone());
-        *known = ObservedView {
-            first: known.first,
-            probes: known.probes.saturating_add(1),
-            reason: known.reason.clone(),
-            ..view
-        };
+        let ObservedView { source, would_be, last, scan, port, scanner, .. } = view;
+        let known = self.sources.entry(source).or_insert(view);
+        (known.would_be, known.last, known.scan) = (would_be, last, scan);
+        (known.port, known.scanner) = (port, scanner);
+        known.probes = known.probes.saturating_add(1);
         known.probes.is_power_of_two()
     }
 

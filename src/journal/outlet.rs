@@ -173,11 +173,7 @@ impl Thread {
 
     fn write(&mut self, level: Level, module: &str, text: &str, facts: &[Fact]) -> bool {
         self.progress.begin();
-        let result = if facts.is_empty() {
-            self.sink.write(level, module, text)
-        } else {
-            self.sink.write_event(level, module, text, facts)
-        };
+        let result = self.sink.write_event(level, module, text, facts);
         self.progress.end();
         result.is_ok()
     }

@@ -42,7 +42,7 @@ pub trait Sink: Send {
         false
     }
 
-    /// As [`Self::write`], with what is known of the event behind the line.
+    /// As [`Self::write`], with what is known of the event behind the line; nothing if there is none.
     ///
     /// # Errors
     /// The line is lost.
@@ -160,7 +160,7 @@ fn fields(facts: &[Fact]) -> Vec<(String, String)> {
 
 impl Sink for JournalLog {
     fn write(&mut self, level: Level, module: &str, text: &str) -> io::Result<()> {
-        record(level, module, text, |record| self.journal_send(record))
+        self.write_event(level, module, text, &[])
     }
 
     fn takes_facts(&self) -> bool {

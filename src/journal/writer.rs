@@ -178,18 +178,18 @@ impl Writer {
 
     /// Hands a record to the event store.
     fn store(&mut self, record: Record) {
-        let shared = Arc::clone(&self.shared);
-        let Ok(keep) = shared.keep.lock() else { return };
-        let Some(keep) = &*keep else {
-            if self.early.len() < EARLY_MAX {
-                self.early.push(record);
-            }
-            return;
+        let lost = match self.shared.keep.lock().as_deref() {
+            Ok(Some(keep)) => self
+                .early
+                .drain(..)
+                .chain([record])
+                .filter_map(|record| (!keep(record)).then_some(()))
+                .count(),
+            Ok(None) if self.early.len() < EARLY_MAX => return self.early.push(record),
+            _ => return,
         };
-        for record in self.early.drain(..).chain([record]).collect::<Vec<_>>() {
-            if !keep(record) {
-                self.on_unstored(1, now());
-            }
+        if lost > 0 {
+            self.on_unstored(lost as u64, now());
         }
     }
 
@@ -236,9 +236,9 @@ impl Writer {
     }
 
     fn write_item(&mut self, item: Pending, name: Option<HostName>) {
-        let (mut event, to_history, to_log) = match item {
+        let (event, to_history, to_log) = match item {
             Pending::Event { mut event, to_history, to_log, to_store } => {
-                event.name = name.clone();
+                event.name = name;
                 if to_store && let Some(record) = Record::of(&event) {
                     self.store(record);
                 }
@@ -246,7 +246,6 @@ impl Writer {
             }
             Pending::Line { line, module } => return self.put(&line, &module, &Arc::default()),
         };
-        event.name = name;
         self.publish(&event);
         if to_history
             && let Some(history) = &mut self.history

@@ -163,12 +163,7 @@ impl<'a> Detected<'a> {
             }
             Report::Unblocked { source, .. } => self.end(source, true, at),
             Report::Campaign { .. } if self.campaigns.len() < DETECTED_MAX => {
-                self.campaigns.push(Event {
-                    at,
-                    notice: Notice::Engine(report),
-                    name: None,
-                    trace: None,
-                });
+                self.campaigns.push(Event::new(at, Notice::Engine(report)));
             }
             Report::Campaign { .. } => self.more += 1,
             Report::BlockFailed { .. }

@@ -7,7 +7,8 @@
 //!   other hosts. `pings`: echo requests.
 //! * `known`: closed ports of clients that use services.
 //! * `segments`: segments that open no connection. [`unwatched`]: ports that are not watched.
-//! * [`slow`]: rules for slowed sources; [`slowed_packets`] counts their packets. `unproven`: for blocked ones whose address may be forged.
+//! * [`slow`]: rules for slowed sources; [`slowed_packets`] counts their packets. `unproven`: for
+//!   blocked ones whose address may be forged. `campaign`: for the networks of campaigns.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
 mod campaign;

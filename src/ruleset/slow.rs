@@ -220,9 +220,9 @@ impl Builder<'_> {
         })
     }
 
-    /// For `sctp_probe`: the daemon fills in the services. No half of the ports is
-    /// answered, as that of TCP ports is: no rule sends an ABORT, and a kernel without SCTP answers with ICMP errors, one a second,
-    /// so that a scanner would retransmit to answered ports too.
+    /// For `sctp_probe`: the daemon fills in the services. No half of the ports is answered, as that of
+    /// TCP ports is: no rule sends an ABORT, and a kernel without SCTP answers with ICMP errors, one a
+    /// second, so that a scanner would retransmit to answered ports too.
     pub(super) fn slow_sctp(&self, chunks: [u32; 2]) -> Vec<Rule> {
         let of = |(chunk, why)| {
             self.each_slowed(why, |family| {

@@ -62,6 +62,12 @@ fn command(
     command
 }
 
+/// The same with the state and the history in the directory.
+fn command_in(scene: &Scene, directory: &Path, yaml: &str, before: &[&str]) -> Command {
+    let history = directory.join("history");
+    command(scene, directory, &Places { state: directory, history: &history }, yaml, before)
+}
+
 /// Starts it and waits until it answers.
 fn start<'a>(scene: &'a Scene, directory: tempfile::TempDir, command: &mut Command) -> Daemon<'a> {
     let mut daemon = Daemon {
@@ -213,12 +219,10 @@ fn the_journal_gets_the_facts_of_an_event_as_fields() {
     }
     let (scene, directory) = (scene(), directory());
     let path = directory.path().to_owned();
-    let history = path.join("history");
-    let places = Places { state: &path, history: &history };
     let before = ["unshare", "--mount", "sh", "-c", OWN_JOURNALD, path.to_str().unwrap()];
     let journald = UnixDatagram::bind(path.join("socket")).unwrap();
     let yaml = "log: { target: journal, facility: local3 }";
-    let mut command = command(&scene, &path, &places, yaml, &before);
+    let mut command = command_in(&scene, &path, yaml, &before);
     let daemon = start(&scene, directory, command.stderr(log_file(&path)));
     block_by_hand(&daemon.path("control.sock"), 0, 1);
     journald.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -255,9 +259,7 @@ fn a_log_on_a_full_disk_is_counted_and_shown() {
     }
     let (scene, directory) = (scene(), directory());
     let path = directory.path().to_owned();
-    let history = path.join("history");
-    let places = Places { state: &path, history: &history };
-    let mut command = command(&scene, &path, &places, AT_DEFAULTS, &[]);
+    let mut command = command_in(&scene, &path, AT_DEFAULTS, &[]);
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let daemon = start(&scene, directory, command.stderr(full));
     let is_shown = || warnings(&daemon).contains("log lines could not be written");

@@ -112,9 +112,9 @@ pub enum Cause {
 pub struct CampaignFigures {
     /// The program whose packets its sources send; null: they share a network.
     pub program: Option<String>,
-    /// Its sources; at most 256 are told apart.
+    /// Its sources; at most 256 are counted.
     pub sources: u32,
-    /// Their ports; at most 128 are told apart.
+    /// Their ports; at most 128 are counted.
     pub ports: u32,
     /// The port of the last probe, `tcp/22`.
     pub port: String,
@@ -250,6 +250,16 @@ impl TouchedRow {
         let Probed { age, port, scan, weight } = probed;
         let age = SignedDuration::from_millis(i64::try_from(age).unwrap_or(i64::MAX));
         Self { at: Stamp(at.checked_sub(age).unwrap_or(Timestamp::MIN)), port, scan, weight }
+    }
+}
+
+impl HistoryRow {
+    /// The port with its protocol, `tcp/22`; `None`: there is none.
+    pub(crate) fn port_name(&self) -> Option<String> {
+        match self.protocol.as_str() {
+            "" | "MANUAL" => None,
+            protocol => Some(format!("{}/{}", protocol.to_lowercase(), self.port)),
+        }
     }
 }
 

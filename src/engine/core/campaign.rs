@@ -111,12 +111,9 @@ impl Engine {
 
     /// The campaign of the smallest network around an address.
     pub fn campaign_around(&self, address: IpAddr) -> Option<(CampaignView, CampaignAction)> {
-        let around = networks(address).into_iter().flatten();
-        let mut all = around.filter_map(|(network, _)| {
-            let shared = Shared::Network(network);
-            self.campaigns.views(self.now).find(|campaign| campaign.shared == shared)
-        });
-        all.next().map(|campaign| (campaign, self.action_of(&campaign)))
+        let reported = |(network, _)| self.campaigns.reported(self.now, Shared::Network(network));
+        let campaign = networks(address).into_iter().flatten().find_map(reported)?;
+        Some((campaign, self.action_of(&campaign)))
     }
 
     /// Ends the campaigns of these networks. Returns the networks that were slowed or blocked.
