@@ -18,6 +18,15 @@ impl Namespace {
         let namespace = Self { name: unique("ps") };
         run("ip", &["netns", "add", &namespace.name]);
         namespace.run("ip", &["link", "set", "lo", "up"]);
+        // Without a usable link-local address, which duplicate address detection delays by a
+        // second or two, the kernel solicits no neighbour for packets of other sources: they would
+        // be lost (ndisc_send_ns in net/ipv6/ndisc.c).
+        namespace.enter(|| {
+            for devices in ["all", "default"] {
+                let file = format!("/proc/sys/net/ipv6/conf/{devices}/accept_dad");
+                std::fs::write(&file, "0").unwrap_or_else(|error| panic!("{file}: {error}"));
+            }
+        });
         namespace
     }
 
