@@ -5,7 +5,7 @@ use crate::support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::daemon::{AT_DEFAULTS, Daemon};
@@ -64,7 +64,19 @@ impl Net {
             rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
             // connect(2) honours it (socket(7)).
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(limit))?;
-            rustix::net::connect(&socket, &to)?;
+            // Interrupted, it goes on in the background (connect(2)); a machine that is suspended for
+            // a moment does that.
+            let deadline = Instant::now() + limit;
+            loop {
+                use rustix::io::Errno;
+                match rustix::net::connect(&socket, &to) {
+                    Err(Errno::INTR | Errno::ALREADY) if Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    Err(Errno::ISCONN) | Ok(()) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
             let stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(limit))?;
             Ok(stream)

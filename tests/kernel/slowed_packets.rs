@@ -143,8 +143,11 @@ fn passed_and_dropped_packets_of_a_slowed_source_are_those_that_were_sent() {
         // The listing, with its counters, loads again.
         let listing = scene.host.run("nft", &["list", "table", "inet", "portsentry"]);
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), listing).unwrap();
-        Namespace::new().run("nft", &["-f", file.path().to_str().unwrap()]);
+        std::fs::write(file.path(), &listing).unwrap();
+        let load = ["-f", file.path().to_str().unwrap()];
+        let output = Namespace::new().output("nft", &load, Duration::from_secs(10));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}{listing}");
 
         assert!(daemon.ctl(&["unblock", slowed]).status.success());
         let released = || {
