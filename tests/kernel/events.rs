@@ -54,7 +54,7 @@ fn a_scan_its_block_and_each_kind_of_end_are_events_in_both_families() {
         return;
     }
     let scene = scene();
-    let yaml = "block: { unproven: { timeout: 3s } }\ntcp: { advanced_ports: 1-1023 }";
+    let yaml = "block: { unproven: { timeout: 5s } }\ntcp: { advanced_ports: 1-1023 }";
     let mut daemon = Daemon::start(&scene.host, yaml);
     for (from, to, family) in [(SCANNER, HOST, &[][..]), ("fd82::2", "fd81::1", &["-6"])] {
         let scan = |ports| scene.scan_from(from, &[family, &["-sS", ports, to]].concat());
@@ -65,7 +65,7 @@ fn a_scan_its_block_and_each_kind_of_end_are_events_in_both_families() {
         assert_eq!((&blocked["scan"], &blocked["proven"]), (&"syn".into(), &false.into()));
         assert_eq!((&blocked["state"], &blocked["host"]), (&"blocked".into(), &from.into()));
         assert!(blocked["reason"].as_str().unwrap().contains("3 ports in"), "{blocked}");
-        assert_eq!(second(&blocked["until"]) - second(&blocked["at"]), 3, "{blocked}");
+        assert_eq!(second(&blocked["until"]) - second(&blocked["at"]), 5, "{blocked}");
         assert!(blocked["probes"].as_u64().unwrap() >= 3, "{blocked}");
         let touched = blocked["touched"].as_array().unwrap();
         assert!(touched.len() >= 3, "{blocked}");
@@ -83,7 +83,7 @@ fn a_scan_its_block_and_each_kind_of_end_are_events_in_both_families() {
         let blocked = wait_for(&daemon, "blocked", from);
         assert_eq!(blocked["ending"], "expired", "{blocked}");
         assert_eq!(blocked["ended"], unblocked["at"]);
-        assert!(second(&blocked["ended"]) >= second(&renewed["at"]) + 2, "{blocked} {renewed}");
+        assert!(second(&blocked["ended"]) >= second(&renewed["at"]) + 4, "{blocked} {renewed}");
         let rows = history(&daemon, &["--source", from]);
         let mut order = kinds(&rows);
         order.dedup();

@@ -16,7 +16,7 @@ use std::thread::available_parallelism;
 use std::time::Instant;
 
 /// Tests for each processor that run side by side.
-const EACH: usize = 4;
+const EACH: usize = 6;
 
 struct Running {
     side_by_side: usize,
