@@ -11,7 +11,7 @@ use crate::slow::{
 };
 use support::daemon::{AT_DEFAULTS, Daemon};
 use support::scene::Scene;
-use support::{eventually, missing};
+use support::{duration, eventually, missing};
 
 const TOOLS: &[&str] = &["ip", "nft", "python3", "unshare"];
 
@@ -58,9 +58,9 @@ fn log_in_and_out(scene: &Scene, daemon: &Daemon<'_>, address: &str) {
     wait_until_exempt(daemon, address, "admins", GATHERED);
 }
 
-/// An administrator is forged and uses a service meanwhile.
-fn notices_nothing(scene: &Scene, daemon: &Daemon<'_>) {
-    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 3, || {
+/// An administrator is forged and uses a service for some seconds meanwhile.
+fn notices_nothing(scene: &Scene, daemon: &Daemon<'_>, seconds: u32) {
+    let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), seconds, || {
         forge(scene, HONEST, ["110", "113"], "1", "1");
     });
     unharmed(&experience);
@@ -78,7 +78,7 @@ fn a_remembered_administrator_is_forged_and_notices_nothing() {
     let mut daemon = Daemon::start_with_logins(&scene.host, AT_DEFAULTS);
     let _service = serve(&scene.host, HOST, &["22", "8000"]);
     log_in_and_out(&scene, &daemon, HONEST);
-    notices_nothing(&scene, &daemon);
+    notices_nothing(&scene, &daemon, duration(3, 210));
     assert_eq!(daemon.json(&["status"])["admins"], 1);
     assert!(daemon.json(&["show", HONEST])["allowed"]["last_seen"].is_string());
 
@@ -86,7 +86,7 @@ fn a_remembered_administrator_is_forged_and_notices_nothing() {
     assert!(daemon.stop().success());
     scene.host.run("nft", &["delete", "table", "inet", "portsentry"]);
     daemon.restart(AT_DEFAULTS);
-    notices_nothing(&scene, &daemon);
+    notices_nothing(&scene, &daemon, 3);
 
     // After another program has emptied the ruleset.
     scene.host.run("nft", &["flush", "ruleset"]);
@@ -96,7 +96,7 @@ fn a_remembered_administrator_is_forged_and_notices_nothing() {
         String::from_utf8_lossy(&set.stdout).contains(HONEST)
     };
     assert!(eventually(Duration::from_secs(10), is_back), "{}", daemon.log());
-    notices_nothing(&scene, &daemon);
+    notices_nothing(&scene, &daemon, 3);
 
     // Forgotten, for good.
     let forgotten = daemon.ctl(&["allow", "remove", HONEST]);

@@ -13,7 +13,7 @@ use support::flood::{Load, Wire};
 use support::netns::Namespace;
 use support::scene::{DEVICE, Scene};
 use support::schedule;
-use support::{TRAFFIC, eventually, missing};
+use support::{TRAFFIC, duration, eventually, missing};
 
 /// Forged sources by a router: the kernel's table of neighbours holds 1,024.
 fn with_forged_sources() -> Scene {
@@ -201,7 +201,9 @@ fn what_the_owner_of_a_forged_address_answers_renews_no_block() {
         return;
     }
     let scene = scene();
-    let daemon = Daemon::start(&scene.host, "block: { unproven: { timeout: 6s } }");
+    let timeout = duration(6, 60);
+    let yaml = format!("block: {{ unproven: {{ timeout: {timeout}s }} }}");
+    let daemon = Daemon::start(&scene.host, &yaml);
     let _service = serve(&scene.host, HOST, &["8000"]);
     forge(&scene, HONEST, ["110", "113"], "1", "1");
     wait_for_state(&daemon, HONEST, "blocked", false);
@@ -210,7 +212,7 @@ fn what_the_owner_of_a_forged_address_answers_renews_no_block() {
         assert_eq!(daemon.json(&["list"])[0]["renewals"], 0);
         // Its answers to our answers, and to our pings.
         scene.traffic("answers", HONEST, HOST, &["110", "113", "8000"]);
-        assert!(begun.elapsed() < Duration::from_secs(9), "{}", daemon.log());
+        assert!(begun.elapsed().as_secs() < u64::from(timeout + 3), "{}", daemon.log());
         std::thread::sleep(Duration::from_millis(500));
     }
     let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), 2, || {});

@@ -69,6 +69,16 @@ pub fn copy_program(from: &str, to: &Path) {
     run("install", &["-m", "755", from, to.to_str().expect("a path in UTF-8")]);
 }
 
+/// How long a test looks, seconds: `short`, and `long` with `PORTSENTRY_LONG=1`.
+pub fn duration(short: u32, long: u32) -> u32 {
+    if is_long() { long } else { short }
+}
+
+/// Whether tests that can take their time do.
+pub fn is_long() -> bool {
+    std::env::var("PORTSENTRY_LONG").is_ok_and(|value| value == "1")
+}
+
 /// Why tests that need privilege or tools cannot run here; `None` if they can.
 ///
 /// A skip is a line `SKIP reason` that `tests/run` counts, and a failure where `CI` is set. A test
