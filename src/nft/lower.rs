@@ -159,10 +159,12 @@ impl Lowering {
             Selector::Ip4Id
             | Selector::Ip4Saddr
             | Selector::Ip4SaddrPrefix(_)
-            | Selector::Ip4Daddr => (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4),
-            Selector::Ip6Saddr | Selector::Ip6Daddr | Selector::Ip6SaddrPrefix(_) => {
-                (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV6)
-            }
+            | Selector::Ip4Daddr
+            | Selector::Ip4DaddrPrefix(_) => (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV4),
+            Selector::Ip6Saddr
+            | Selector::Ip6SaddrPrefix(_)
+            | Selector::Ip6Daddr
+            | Selector::Ip6DaddrPrefix(_) => (MetaKey::NfProto, &mut self.nfproto, NFPROTO_IPV6),
             Selector::TcpSport | Selector::TcpDport => {
                 (MetaKey::L4Proto, &mut self.l4proto, protocol::TCP)
             }
@@ -193,16 +195,16 @@ impl Lowering {
             // RFC 791, 3.1 and RFC 8200, 3.
             Selector::Ip4Id => network(4, 2),
             Selector::Ip4Saddr | Selector::Ip4SaddrPrefix(_) => network(12, 4),
-            Selector::Ip4Daddr => network(16, 4),
+            Selector::Ip4Daddr | Selector::Ip4DaddrPrefix(_) => network(16, 4),
             Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(_) => network(8, 16),
-            Selector::Ip6Daddr => network(24, 16),
+            Selector::Ip6Daddr | Selector::Ip6DaddrPrefix(_) => network(24, 16),
             // TCP, UDP and SCTP alike have the destination port there.
             Selector::TcpDport | Selector::UdpDport | Selector::SctpDport | Selector::ThDport => {
                 transport(2, 2)
             }
             Selector::CtOriginalDport => Expr::Ct { key: CtKey::OriginalDport, dreg },
             // The source port comes first.
-            Selector::TcpSport | Selector::UdpSport => transport(0, 2),
+            Selector::TcpSport | Selector::UdpSport | Selector::ThSport => transport(0, 2),
             // RFC 792; RFC 4443, 2.1.
             Selector::IcmpType => transport(0, 1),
             Selector::Random(modulus) => Expr::Random { modulus, dreg },
@@ -211,10 +213,10 @@ impl Lowering {
             Selector::SocketTransparent => Expr::SocketTransparent { dreg },
         });
         match selector {
-            Selector::Ip4SaddrPrefix(bits @ ..32) => {
+            Selector::Ip4SaddrPrefix(bits @ ..32) | Selector::Ip4DaddrPrefix(bits @ ..32) => {
                 self.mask(prefix_mask4(bits).octets().to_vec());
             }
-            Selector::Ip6SaddrPrefix(bits @ ..128) => {
+            Selector::Ip6SaddrPrefix(bits @ ..128) | Selector::Ip6DaddrPrefix(bits @ ..128) => {
                 self.mask(prefix_mask(bits).octets().to_vec());
             }
             _ => {}

@@ -130,6 +130,8 @@ pub enum Hook {
     Input = 1,
     /// `NF_INET_FORWARD`.
     Forward = 2,
+    /// `NF_INET_LOCAL_OUT`.
+    Output = 3,
 }
 
 /// A rule.
@@ -358,12 +360,16 @@ pub enum Selector {
     Ip4SaddrPrefix(u8),
     /// `ip daddr`.
     Ip4Daddr,
+    /// `ip daddr & MASK`.
+    Ip4DaddrPrefix(u8),
     /// `ip6 saddr`.
     Ip6Saddr,
     /// `ip6 daddr`.
     Ip6Daddr,
     /// `ip6 saddr & MASK`: the number of leading bits; 128 is all.
     Ip6SaddrPrefix(u8),
+    /// `ip6 daddr & MASK`.
+    Ip6DaddrPrefix(u8),
     /// `meta nfproto`: IPv4 or IPv6.
     NfProto,
     /// `meta l4proto`.
@@ -380,6 +386,8 @@ pub enum Selector {
     SctpDport,
     /// `th dport`, of any transport.
     ThDport,
+    /// `th sport`.
+    ThSport,
     /// `ct original proto-dst`: the port before destination NAT.
     CtOriginalDport,
     /// `@th,96,8`: the type of the first SCTP chunk. nft's own `sctp chunk` needs Linux 5.14.

@@ -109,6 +109,7 @@ fn write_chain(out: &mut String, chain: &Chain) -> fmt::Result {
             Hook::Prerouting => "prerouting",
             Hook::Input => "input",
             Hook::Forward => "forward",
+            Hook::Output => "output",
         };
         writeln!(out, "\t\ttype filter hook {hook} priority {}; policy accept;", base.priority)?;
     }
@@ -231,8 +232,10 @@ fn name(selector: Selector) -> String {
         Selector::Ip4Id => "ip id",
         Selector::Ip4Saddr | Selector::Ip4SaddrPrefix(32..) => "ip saddr",
         Selector::Ip4SaddrPrefix(bits) => return format!("ip saddr & {}", prefix_mask4(bits)),
-        Selector::Ip4Daddr => "ip daddr",
-        Selector::Ip6Daddr => "ip6 daddr",
+        Selector::Ip4Daddr | Selector::Ip4DaddrPrefix(32..) => "ip daddr",
+        Selector::Ip4DaddrPrefix(bits) => return format!("ip daddr & {}", prefix_mask4(bits)),
+        Selector::Ip6Daddr | Selector::Ip6DaddrPrefix(128..) => "ip6 daddr",
+        Selector::Ip6DaddrPrefix(bits) => return format!("ip6 daddr & {}", prefix_mask(bits)),
         Selector::Ip6Saddr | Selector::Ip6SaddrPrefix(128..) => "ip6 saddr",
         Selector::Ip6SaddrPrefix(bits) => return format!("ip6 saddr & {}", prefix_mask(bits)),
         Selector::NfProto => "meta nfproto",
@@ -243,6 +246,7 @@ fn name(selector: Selector) -> String {
         Selector::UdpSport => "udp sport",
         Selector::SctpDport => "sctp dport",
         Selector::ThDport => "th dport",
+        Selector::ThSport => "th sport",
         Selector::CtOriginalDport => "ct original proto-dst",
         Selector::SctpChunk => "@th,96,8",
         Selector::IcmpType => "@th,0,8",

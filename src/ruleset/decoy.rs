@@ -15,7 +15,7 @@ use crate::ruleset::SetId;
 use crate::ruleset::reflex::{DECOY_COUNT, Reflex};
 use crate::ruleset::statements::{
     back, base_chain, chain, drop, goto, has_socket, is, is_from_unspecified, is_in, is_not,
-    is_not_in, is_protocol, jump, only_flags, opens, rule,
+    is_protocol, jump, only_flags, opens, rule,
 };
 
 /// `dstnat + 5`: after destination NAT, so that a port which a redirection takes stays the
@@ -161,12 +161,7 @@ impl Builder<'_> {
         let mut rules = self.decoy_not_ours();
         if self.holds() {
             rules.extend(self.each_slowed("a slowed source sees no decoys", |family| {
-                vec![
-                    opens(),
-                    is_in(family.source, family.held),
-                    is_not_in(family.address, family.spared),
-                    back(),
-                ]
+                [vec![opens()], self.is_slowed(family), vec![back()]].concat()
             }));
         }
         rules.extend(self.known_decoys());

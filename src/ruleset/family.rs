@@ -132,6 +132,21 @@ impl Family {
         ]
     }
 
+    /// The same selectors of packets to a source.
+    pub(super) fn of_answers(self) -> Self {
+        let source = match self.source {
+            Selector::Ip4SaddrPrefix(bits) => Selector::Ip4DaddrPrefix(bits),
+            Selector::Ip6SaddrPrefix(bits) => Selector::Ip6DaddrPrefix(bits),
+            _ => self.destination,
+        };
+        Self { source, address: self.destination, destination: self.address, ..self }
+    }
+
+    /// A port of a source, in a packet to it.
+    pub(super) fn port_of_answer(self) -> Vec<Selector> {
+        vec![self.of_answers().source, Selector::L4Proto, Selector::ThSport]
+    }
+
     /// A port of a source.
     pub(super) fn port(self) -> Vec<Selector> {
         vec![self.source, Selector::L4Proto, Selector::ThDport]

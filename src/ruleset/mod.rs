@@ -7,7 +7,8 @@
 //!   other hosts. `pings`: echo requests.
 //! * `known`: closed ports of clients that use services.
 //! * `segments`: segments that open no connection. [`unwatched`]: ports that are not watched.
-//! * [`slow`]: rules for slowed sources; [`slowed_packets`] counts their packets. `unproven`: for
+//! * [`slow`]: rules for slowed sources, `slow_segments` for what they send out of order to
+//!   services; [`slowed_packets`] counts their packets. `unproven`: for
 //!   blocked ones whose address may be forged. `campaign`: for the networks of campaigns.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
@@ -23,6 +24,7 @@ pub(crate) mod reflex;
 pub(crate) mod segments;
 pub(crate) mod sets;
 pub(crate) mod slow;
+mod slow_segments;
 pub(crate) mod slowed_packets;
 mod statements;
 mod unproven;
@@ -342,6 +344,7 @@ impl Builder<'_> {
         if self.watches() || self.enforces() {
             chains.extend(self.group_and_spoofed());
             chains.extend([self.watch(), self.forwarded()]);
+            chains.extend(self.resets());
         }
         if self.tcp_decoys || self.udp_decoys {
             chains.extend(self.decoy());

@@ -4,8 +4,7 @@
 //! A segment with an ACK and without a SYN is answered as by the kernel alone, by a RST, from
 //! listening and closed ports alike: an ACK, Maimon or Window scan learns nothing of ports, and a
 //! peer whose connection this host forgot is not left waiting. Of a slowed source's, a random half of
-//! the closed ports is silent until it is proven. Ports that listen always answer: rules cannot tell
-//! such a segment from one of a live connection that conntrack forgot.
+//! all ports is silent until it is proven (`slow`, `slow_segments`).
 //!
 //! No service receives a segment with flags that no stack sends. It is a probe of any port, also of
 //! those that are open or not watched.
@@ -109,7 +108,7 @@ impl Builder<'_> {
 }
 
 /// An ACK, also with a FIN, without a SYN.
-fn has_late_flags() -> Statement {
+pub(super) fn has_late_flags() -> Statement {
     Statement::TcpFlags { mask: tcp_flag::SYN | tcp_flag::ACK, value: tcp_flag::ACK }
 }
 

@@ -6,7 +6,7 @@
 //! after a second (RFC 6298, 2) and a scanner does not. Probes of closed ports are dropped, except
 //! that a random half of the ports is answered as closed: only a sender that sees the answers
 //! retransmits to the silent ports alone. The daemon evaluates the retransmissions
-//! (`engine/slowed.rs`).
+//! (`engine/slowed.rs`). `slow_segments`: segments that services answer as closed ports do.
 //!
 //! The sequence number of the SYN is not compared: nft has no set type for it, and a scanner that
 //! repeats the ports of a SYN repeats its number too.
@@ -64,7 +64,7 @@ const PROBED_BURST: u32 = 20_000;
 /// More new ports than that are a flood of forged sources, with some ports each. Then only those of
 /// sources far past the trigger are remembered, for [`PROBED_SHORT`], in which every stack
 /// retransmits: a scanner is proven by them. 40,000 * 4 and the burst are 180,000, with those of
-/// [`PROBED_LONG`] 280,000.
+/// [`PROBED_LONG`] 280,000, and with those that `slow_segments` adds 293,000.
 const PROBED_FLOOD_RATE: u32 = 40_000;
 const PROBED_SHORT: Duration = Duration::from_secs(4);
 /// A SYN that comes again sooner is not a retransmission: the first one follows after a second, of
@@ -127,6 +127,14 @@ impl Builder<'_> {
         each(self.slowed_families().into_iter().chain(campaigns), why, of)
     }
 
+    /// The packet is of a slowed source, and not exempt. A known client is in a slowed network.
+    pub(super) fn is_slowed(&self, family: Family) -> Vec<Statement> {
+        let mut statements =
+            vec![is_in(family.source, family.held), is_not_in(family.address, family.spared)];
+        statements.extend(self.unknown(family));
+        statements
+    }
+
     /// The kinds of sources that are slowed by themselves.
     pub(super) fn slowed_families(&self) -> Vec<Family> {
         let families = Family::both(self.config.block.ipv6.first);
@@ -166,12 +174,12 @@ impl Builder<'_> {
     pub(super) fn slow_services(&self) -> Vec<Rule> {
         let mut rules = self.slow_connections("a slowed source's new connection");
         rules.extend(self.each_slowed("datagrams of a slowed source, at a low rate", |family| {
-            let mut statements =
-                vec![is_protocol(protocol::UDP), is_in(family.source, family.held)];
-            statements.extend(self.unknown(family));
+            let mut statements = vec![is_protocol(protocol::UDP)];
+            statements.extend(self.is_slowed(family));
             statements.extend(self.slow_paced(family));
             statements
         }));
+        rules.extend(self.slow_segments());
         rules
     }
 
@@ -183,14 +191,7 @@ impl Builder<'_> {
 
     fn slow_connections(&self, why: &'static str) -> Vec<Rule> {
         self.each_slowed(why, |family| {
-            let mut statements = vec![
-                opens(),
-                is_in(family.source, family.held),
-                is_not_in(family.address, family.spared),
-            ];
-            statements.extend(self.unknown(family));
-            statements.push(goto(SLOW));
-            statements
+            [vec![opens()], self.is_slowed(family), vec![goto(SLOW)]].concat()
         })
     }
 
@@ -198,12 +199,9 @@ impl Builder<'_> {
     pub(super) fn slow_echo(&self) -> Vec<Rule> {
         self.each_slowed("echo requests of a slowed source, at a low rate", |family| {
             let (number, kind) = family.echo_request;
-            let mut statements = vec![
-                is_protocol(number),
-                is(Selector::IcmpType, kind),
-                is_in(family.source, family.held),
-                is_not_in(family.address, family.allowed),
-            ];
+            let mut statements = vec![is_protocol(number), is(Selector::IcmpType, kind)];
+            statements.extend(self.is_slowed(family));
+            statements.push(is_not_in(family.address, family.allowed));
             statements.extend(self.slow_paced(family));
             statements
         })
@@ -212,11 +210,7 @@ impl Builder<'_> {
     /// For the chains that classify probes: where those of slowed sources go.
     pub(super) fn slow_probes(&self, to: &'static str) -> Vec<Rule> {
         self.each_slowed("a slowed source", |family| {
-            vec![
-                is_in(family.source, family.held),
-                is_not_in(family.address, family.spared),
-                goto(to),
-            ]
+            [self.is_slowed(family), vec![goto(to)]].concat()
         })
     }
 
@@ -226,13 +220,10 @@ impl Builder<'_> {
     pub(super) fn slow_sctp(&self, chunks: [u32; 2]) -> Vec<Rule> {
         let of = |(chunk, why)| {
             self.each_slowed(why, |family| {
-                vec![
-                    is(Selector::SctpChunk, chunk),
-                    is_in(family.source, family.held),
-                    is_not_in(family.address, family.allowed),
-                    is_not_in(family.address, family.spared),
-                    goto(SLOW_DATAGRAM),
-                ]
+                let mut statements = vec![is(Selector::SctpChunk, chunk)];
+                statements.extend(self.is_slowed(family));
+                statements.extend([is_not_in(family.address, family.allowed), goto(SLOW_DATAGRAM)]);
+                statements
             })
         };
         let whys = ["of a slowed source, to a port that no service is known to have", ""];
@@ -435,7 +426,8 @@ impl Builder<'_> {
         let mut other = self.count_drops("counted as dropped");
         other.push(rule("", [goto(SLOW_SILENT)]));
 
-        vec![
+        let mut chains = self.slow_segment_chains();
+        chains.extend([
             self.slow_drop(),
             self.slow_chain(),
             chain(SLOW_ANSWER, answer),
@@ -463,7 +455,8 @@ impl Builder<'_> {
             chain(SLOW_FLOOD, flood),
             chain(SLOW_DATAGRAM, datagram),
             chain(SLOW_PROBE, probe),
-        ]
+        ]);
+        chains
     }
 
     /// For `forwarded`: new connections of slowed sources.
@@ -485,7 +478,7 @@ pub(super) fn paced_sets() -> Vec<Set> {
     Family::both(128).map(of).into()
 }
 
-fn add(set: SetId, key: Vec<Selector>, timeout: Duration) -> Statement {
+pub(super) fn add(set: SetId, key: Vec<Selector>, timeout: Duration) -> Statement {
     Statement::Add { set: set.spec(), key, timeout: Some(timeout) }
 }
 

@@ -241,6 +241,75 @@ fn the_network_is_blocked_by_choice_and_allowed_and_known_addresses_in_it_are_no
     assert!(failed == 0 && slowest < 0.5, "{failed} failed, {slowest} s");
 }
 
+/// A known client is one in every way: its echo requests, its SCTP and its closed ports.
+// P3
+#[test]
+fn a_known_client_in_a_slowed_network_is_not_slowed() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = scene();
+    let [known, other] = ["10.73.2.252", "10.73.2.251"];
+    let [known_6, other_6] = ["fd73:2:0:aa78::252", "fd73:2:0:aa77::251"];
+    for address in [known, other] {
+        scene.scanner.run("ip", &["addr", "add", &format!("{address}/32"), "dev", DEVICE]);
+    }
+    for address in [known_6, other_6] {
+        let words = ["addr", "add", &format!("{address}/128"), "dev", DEVICE, "nodad"];
+        scene.scanner.run("ip", &words);
+    }
+    // Each ICMP error is sent.
+    scene.host.run("sysctl", &["-qw", "net.ipv4.icmp_ratelimit=0"]);
+    scene.host.run("sysctl", &["-qw", "net.ipv6.icmp.ratelimit=0"]);
+    let daemon = start(&scene, "campaign: { action: slow }");
+    let _services = [serve(&scene.host, HOST), serve(&scene.host, HOST_6)];
+    for (host, address, set) in [(HOST, known, "known4"), (HOST_6, known_6, "known6")] {
+        assert_eq!(client(&scene, address, host).0, 0);
+        let is_known = || {
+            scene
+                .host
+                .run("nft", &["list", "set", "inet", "portsentry", set])
+                .contains(&address[..9])
+        };
+        assert!(eventually(Duration::from_secs(2), is_known), "{set}");
+    }
+    send(&scene, both());
+    assert!(eventually(Duration::from_secs(5), || events(&daemon).len() == 2), "{}", daemon.log());
+    for (host, address, is_slowed) in [
+        (HOST, known, false),
+        (HOST, other, true),
+        (HOST_6, known_6, false),
+        (HOST_6, other_6, true),
+    ] {
+        // Each with an id of its own: conntrack knows none of them.
+        let ping = format!("ping -n -q -c 1 -W 1 -I {address} {host} &");
+        let all = format!("for n in $(seq 40); do {ping} done; wait");
+        let output = scene.scanner.output("sh", &["-c", &all], Duration::from_secs(20));
+        let text = String::from_utf8_lossy(&output.stdout);
+        let received = text.matches(" 1 received").count();
+        assert_eq!(received < 40, is_slowed, "{address}: {received} of 40");
+
+        let mut words = vec!["-n", "-Pn", "-sY", "--reason", "--max-retries", "1", "-p", "301"];
+        words.extend(host.contains(':').then_some("-6"));
+        words.extend(["-e", DEVICE, "-S", address, host]);
+        let text = support::done(&scene.scanner.output("nmap", &words, Duration::from_secs(30)));
+        assert_eq!(text.contains("no-response"), is_slowed, "{address}: {text}");
+
+        let (failed, slowest) = client(&scene, address, host);
+        assert!(failed == 0 && (slowest > 0.7) == is_slowed, "{address}: {failed}, {slowest} s");
+    }
+    // Its closed port is excused, as without the campaign.
+    send(&scene, [(known.to_owned(), vec![302]), (known_6.to_owned(), vec![302])]);
+    for (set, address) in [("excused4", known), ("excused6", "fd73:2:0:aa78::")] {
+        let set = scene.host.run("nft", &["list", "set", "inet", "portsentry", set]);
+        assert!(
+            set.contains(&format!("{address} . 6 . 302"))
+                || set.contains(&format!("{address} . tcp . 302")),
+            "{set}"
+        );
+    }
+}
+
 #[test]
 fn one_run_of_nmap_with_several_sources_is_a_campaign_of_nmap() {
     if missing(TOOLS).is_some() {

@@ -56,6 +56,7 @@ mod services;
 mod shared_host;
 mod slack;
 mod slow;
+mod slow_segments;
 mod slowed;
 mod slowed_packets;
 mod store;

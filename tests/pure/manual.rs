@@ -637,6 +637,7 @@ fn every_chain_is_in_the_page_with_its_hook_and_no_others() {
                     Hook::Prerouting => "prerouting",
                     Hook::Input => "input",
                     Hook::Forward => "forward",
+                    Hook::Output => "output",
                 };
                 assert!(
                     body.starts_with(&format!("Hook: {hook}, priority {}.", base.priority)),
