@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::daemon::Daemon;
 use support::netns::{Namespace, Running};
-use support::{TRAFFIC, eventually, missing};
+use support::{TRAFFIC, eventually, missing, tables};
 
 const HOST: &str = "10.68.0.1";
 const TOOLS: &[&str] = &["hping3", "ip", "nft", "nmap", "ping", "python3", "ss"];
@@ -98,6 +98,26 @@ const FROM_CLIENT: [&str; 16] = [
     "served",
 ];
 
+/// What a load is: its own words in traffic.py, or those for the ones below.
+fn description(name: &str) -> String {
+    let of_ours = match name {
+        "service restart" => "Five services restart, and their clients keep trying.",
+        "own connections" => "The host's own connections are refused, cut off, answered late.",
+        "forged flood" => {
+            "A flood of a closed port from forged sources, each of which touches it once."
+        }
+        "neighbour discovery" => "Neighbour discovery, and searches for hosts.",
+        _ => "",
+    };
+    if !of_ours.is_empty() {
+        return of_ours.to_owned();
+    }
+    let text = std::fs::read_to_string(TRAFFIC).unwrap();
+    let body = text.split_once(&format!("\ndef {name}(")).unwrap().1;
+    let words = body.split("\"\"\"").nth(1).unwrap();
+    words.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "or")
+}
+
 fn no_load_is_a_scan(title: &str, yaml: &str) {
     if missing(TOOLS).is_some() {
         return;
@@ -108,6 +128,7 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
     let daemon = Daemon::start(&scene.host, yaml);
     let mut wrong = Vec::new();
     let mut told = daemon.log().matches("attackalert").count();
+    let mut rows = Vec::new();
     println!("--- benign loads, {title}");
     let mut after = |name: &str, from: &str, started: Instant, before: u64| {
         // A log message in transit arrives in this time; a late report fails the next load.
@@ -115,6 +136,9 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
         let (blocked, log) = (daemon.blocked(), daemon.log());
         let alerts = log.matches("attackalert").count() - told;
         told += alerts;
+        let [is_blocked, is_told] =
+            [!blocked.is_empty(), alerts > 0].map(|it| if it { "yes" } else { "no" });
+        rows.push([name.to_owned(), description(name), format!("{is_blocked} / {is_told}")]);
         let verdict =
             if blocked.is_empty() && alerts == 0 { "nothing told" } else { "TAKEN FOR A SCAN" };
         println!(
@@ -185,6 +209,7 @@ fn no_load_is_a_scan(title: &str, yaml: &str) {
 
     assert_eq!(daemon.json(&["status"])["lost"], 0);
     assert!(wrong.is_empty(), "{wrong:#?}");
+    tables::hold_column("benign", title, &rows);
     // Three closed ports are a scan by the default trigger of two; a monitor that probes them
     // belongs on the allow list.
     let from = source(30);

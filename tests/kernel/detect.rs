@@ -14,9 +14,9 @@ use support::scene::{DEVICE, Scene};
 use support::{eventually, missing, schedule};
 
 /// The distinct port at which unambiguous evidence exceeds the default `scan_trigger` of 2.
-const PLAIN: u64 = 3;
+pub(crate) const PLAIN: u64 = 3;
 /// The distinct port at which out-of-state packets of dead connections are ruled out.
-const AMBIGUOUS: u64 = 6;
+pub(crate) const AMBIGUOUS: u64 = 6;
 /// Probes of the fastest scan (1000 ports, 5000 a second) that may reach closed ports before the
 /// block is in the kernel, all unanswered. Measured with a debug build on two busy cores: median
 /// 20, maximum 155. A protocol scan has fewer protocols than this; only its decision is bounded.
@@ -25,12 +25,12 @@ const FAST_MAX: u64 = 400;
 const WORKERS: usize = 6;
 
 #[derive(Clone, Copy)]
-struct Kind {
-    option: &'static [&'static str],
+pub(crate) struct Kind {
+    pub(crate) option: &'static [&'static str],
     /// The name in `list`.
     scan: &'static str,
     /// Out-of-state packets of dead connections look the same.
-    ambiguous: bool,
+    pub(crate) ambiguous: bool,
 }
 
 const fn kind(option: &'static [&'static str], scan: &'static str, ambiguous: bool) -> Kind {
@@ -38,7 +38,7 @@ const fn kind(option: &'static [&'static str], scan: &'static str, ambiguous: bo
 }
 
 /// An ACK scan and a Window scan send the same packets.
-const KINDS: [Kind; 13] = [
+pub(crate) const KINDS: [Kind; 13] = [
     kind(&["-sS"], "syn", false),
     kind(&["-sT"], "connect", false),
     kind(&["-sF"], "fin", true),
@@ -55,11 +55,11 @@ const KINDS: [Kind; 13] = [
 ];
 
 impl Kind {
-    fn is(self, option: &str) -> bool {
+    pub(crate) fn is(self, option: &str) -> bool {
         self.option == [option]
     }
 
-    fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         self.option.join(" ")
     }
 }
@@ -90,7 +90,7 @@ const HOSTS4: &[&str] = &["10.66.0.1", "10.66.0.2", "10.66.0.3"];
 const HOST6: &[&str] = &["fd66:1::1"];
 const ADDRESSES: usize = 160;
 
-fn address(index: usize, six: bool) -> String {
+pub(crate) fn address(index: usize, six: bool) -> String {
     if six {
         format!("fd66:{:x}::2", 0x100 + index)
     } else {
@@ -98,7 +98,7 @@ fn address(index: usize, six: bool) -> String {
     }
 }
 
-fn scene() -> Scene {
+pub(crate) fn scene() -> Scene {
     let host = ["10.66.0.1/16", "10.66.0.2/16", "10.66.0.3/16", "fd66:1::1/64"];
     let scene = Scene::new(&host, &["10.66.0.9/16", "fd66:1::2/64"]).with_prefixes(&["fd66::/16"]);
     let lines = |index| {
@@ -140,7 +140,7 @@ fn row(daemon: &Daemon<'_>, listed: &str) -> Option<Value> {
 }
 
 /// The number of distinct ports in `syn scan: 3 ports in 0.2s: tcp/1 ...`.
-fn counted(row: &Value) -> u64 {
+pub(crate) fn counted(row: &Value) -> u64 {
     let reason = row["reason"].as_str().unwrap();
     let words = reason.split(": ").nth(1).unwrap_or_default();
     words

@@ -39,6 +39,7 @@ mod ignore;
 mod innocents;
 mod kernels;
 mod late_services;
+mod matrix;
 mod observe;
 mod one_truth;
 mod overlap;

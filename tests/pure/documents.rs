@@ -391,6 +391,7 @@ fn files_that_the_documents_name_are_there() {
         "contrib/README.md",
         "contrib/bounds.md",
         "contrib/bench/README.md",
+        "contrib/detection.md",
     ] {
         let text = read(document);
         for word in quoted(&text) {

@@ -20,6 +20,7 @@ pub mod netns;
 pub mod predecessor;
 pub mod scene;
 pub mod schedule;
+pub mod tables;
 
 use std::io::Write as _;
 use std::path::Path;

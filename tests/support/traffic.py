@@ -124,15 +124,18 @@ def serve(source, _destination):
 # The clients' side. Each prints what a test may check.
 
 def served(source, destination):
+    """A connection to a service."""
     assert connect(source, destination, 80), "not served"
 
 
 def web(source, destination):
+    """300 connections to a web server, one after the other."""
     good = sum(connect(source, destination, 8080) is not None for _ in range(300))
     assert good == 300, "%d of 300 connections served" % good
 
 
 def ten_services(source, destination):
+    """A client of ten services of this host."""
     for _ in range(3):
         for port in TCP_SERVICES:
             assert connect(source, destination, port), "port %d" % port
@@ -155,11 +158,13 @@ def stale_clients(source, destination):
 
 
 def retries(source, destination):
+    """A client that tries one closed port again and again."""
     for _ in range(40):
         connect(source, destination, 389, wait=0.02)
 
 
 def exporters(source, destination, ports=(100, 101)):
+    """Monitoring that asks two closed ports every time."""
     for _ in range(5):
         for port in ports:
             connect(source, destination, port, wait=0.05)
@@ -199,6 +204,7 @@ def late_answers(source, destination):
 
 
 def ftp(source, destination):
+    """FTP in passive mode: a new port for each of 20 files; the last segments come after the end."""
     for _ in range(20):
         with socket.socket() as control:
             control.settimeout(2)
@@ -221,6 +227,7 @@ def ftp(source, destination):
 
 
 def discovery(source, destination):
+    """mDNS, SSDP, LLMNR, DHCP, routing protocols and others: multicast and broadcast."""
     raw = Raw(destination)
     # No route leads to a group.
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"net0")
@@ -257,12 +264,14 @@ def impatient(source, destination):
 
 
 def redirected(source, destination):
+    """Connections to ports that destination NAT leads to services."""
     for _ in range(20):
         for port in (18080, 18443, 18025, 18143):
             assert connect(source, destination, port), "port %d" % port
 
 
 def pings(source, destination):
+    """Echo requests, other ICMP messages, and port unreachables about datagrams that were not sent."""
     raw = Raw(destination)
     for number in range(50):
         raw.send(icmp(source, destination, 8, 0, b"ping" * 10))
