@@ -319,7 +319,7 @@ fn a_fast_half_open_scan_learns_no_more_decoys_than_a_source_may_touch_and_one()
             if six {
                 words.push("-6");
             }
-            let began = std::time::Instant::now();
+            let began = Instant::now();
             let report = net.nmap(&words);
             let open = report.matches("Discovered open port").count();
             let state_of = || {
