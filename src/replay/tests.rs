@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde_json::Value;
 
 use super::*;
+use crate::config::CampaignAction;
 
 const HOST: &str = "192.0.2.1";
 const SCANNER: &str = "203.0.113.9";
@@ -732,4 +733,25 @@ fn a_campaign_is_reported_as_live() {
         ]
     );
     assert_eq!(detected(&report), Vec::<String>::new());
+}
+
+#[test]
+fn a_campaign_says_what_would_have_been_done_to_its_network() {
+    let mut capture = Capture::default();
+    for n in 1..=60u16 {
+        capture.refused(&format!("198.51.100.{n}"), 200 + n, SYN);
+    }
+    for (action, state) in [
+        (CampaignAction::Report, "reported"),
+        (CampaignAction::Slow, "slowed"),
+        (CampaignAction::Block, "blocked"),
+    ] {
+        let mut config = Config::default();
+        config.campaign.action = action;
+        let report = report_with(&[&capture.file()], &["--local", "192.0.2.0/24"], &config);
+        let rows = report["campaigns"].as_array().unwrap();
+        let network = rows.iter().find(|row| row["address"] == "198.51.100.0/24").unwrap();
+        let timeout = (action != CampaignAction::Report).then_some(60);
+        assert_eq!((&network["state"], &network["timeout"]), (&state.into(), &timeout.into()));
+    }
 }
