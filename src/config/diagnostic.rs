@@ -38,9 +38,11 @@ impl fmt::Display for Severity {
     }
 }
 
-/// A point in the text: line and column, counted in characters from 1.
+/// A point in the text: the file's number, from 0 in the order of reading, and line and column,
+/// counted in characters from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    pub(super) file: u16,
     pub(super) line: u32,
     pub(super) column: u32,
 }
@@ -50,7 +52,7 @@ impl Place {
     pub(super) fn in_line(number: usize, line: &str, byte: usize) -> Self {
         let before = line.get(..byte).map_or(0, |before| before.chars().count());
         let bounded = |count| u32::try_from(count).unwrap_or(u32::MAX);
-        Self { line: bounded(number), column: bounded(before + 1) }
+        Self { file: 0, line: bounded(number), column: bounded(before + 1) }
     }
 }
 
@@ -114,11 +116,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Collects findings about a text.
+/// Collects findings about a text, or about several that make one configuration.
+#[derive(Default)]
 pub(super) struct Findings<'t> {
-    file: &'t Path,
-    lines: Vec<&'t str>,
-    list: Vec<Finding>,
+    /// The files with their lines, by number. Findings without a place are about the first.
+    files: Vec<(&'t Path, Vec<&'t str>)>,
+    /// The findings, each with the number of its file.
+    list: Vec<(u16, Finding)>,
     unkept: usize,
 }
 
@@ -130,7 +134,30 @@ impl<'t> Findings<'t> {
 
     /// An empty collection for the lines of `file`, for formats with other line ends than YAML's.
     pub(super) fn of_lines(file: &'t Path, lines: Vec<&'t str>) -> Self {
-        Self { file, lines, list: Vec::new(), unkept: 0 }
+        Self { files: vec![(file, lines)], list: Vec::new(), unkept: 0 }
+    }
+
+    /// Adds the file that is read next.
+    pub(super) fn add_file(&mut self, file: &'t Path, text: &'t str) {
+        self.files.push((file, lines(text)));
+    }
+
+    /// The file with this number, and its line with this number, from 1, without its end.
+    fn at(&self, place: Place) -> (&'t Path, &'t str) {
+        let Some((file, lines)) = self.files.get(usize::from(place.file)) else {
+            return (Path::new(""), "");
+        };
+        let at = usize::try_from(place.line).ok().and_then(|number| number.checked_sub(1));
+        (file, at.and_then(|at| lines.get(at)).copied().unwrap_or(""))
+    }
+
+    fn first_file(&self) -> &'t Path {
+        self.files.first().map_or(Path::new(""), |(file, _)| file)
+    }
+
+    /// The place as `file:line`.
+    pub(super) fn origin(&self, place: Place) -> String {
+        format!("{}:{}", escaped(&self.at(place).0.to_string_lossy()), place.line)
     }
 
     /// Notes an error; without a place it is about the whole file.
@@ -153,13 +180,9 @@ impl<'t> Findings<'t> {
         self.add(Severity::Warning, place.into(), message.into(), remedy.into());
     }
 
-    /// The line with this number, from 1, without its end.
-    pub(super) fn line(&self, number: u32) -> &'t str {
-        usize::try_from(number)
-            .ok()
-            .and_then(|number| self.lines.get(number.checked_sub(1)?))
-            .copied()
-            .unwrap_or("")
+    /// The line of the place, without its end.
+    pub(super) fn line(&self, place: Place) -> &'t str {
+        self.at(place).1
     }
 
     /// Whether further findings are only counted.
@@ -172,7 +195,7 @@ impl<'t> Findings<'t> {
             // An error replaces a warning: the result must not depend on the number of findings
             // before it.
             let warning = if severity == Severity::Error {
-                self.list.iter().position(|kept| kept.severity == Severity::Warning)
+                self.list.iter().position(|(_, kept)| kept.severity == Severity::Warning)
             } else {
                 None
             };
@@ -182,20 +205,25 @@ impl<'t> Findings<'t> {
                 None => return,
             }
         }
-        let at = place.map(|place| (place, self.line(place.line)));
-        self.list.push(Finding::new(severity, self.file, at, message, remedy));
+        let file = place.map_or(self.first_file(), |place| self.at(place).0);
+        let at = place.map(|place| (place, self.line(place)));
+        let number = place.map_or(0, |place| place.file);
+        self.list.push((number, Finding::new(severity, file, at, message, remedy)));
     }
 
     /// All findings, by place; those about the whole file come last.
-    pub(super) fn finish(self) -> Vec<Finding> {
-        let mut list = self.list;
+    pub(super) fn finish(mut self) -> Vec<Finding> {
         // Stable: findings at one place stay in their order.
-        list.sort_by_key(|finding| (finding.line == 0, finding.line, finding.column));
+        self.list.sort_by_key(|(file, finding)| {
+            (finding.line == 0, *file, finding.line, finding.column)
+        });
+        let file = self.first_file();
+        let mut list: Vec<_> = self.list.into_iter().map(|(_, finding)| finding).collect();
         if self.unkept > 0 {
             let severity =
                 list.iter().map(|finding| finding.severity).min().unwrap_or(Severity::Warning);
             let message = format!("{} more findings are not shown", self.unkept);
-            list.push(Finding::new(severity, self.file, None, message, "repair these first"));
+            list.push(Finding::new(severity, file, None, message, "repair these first"));
         }
         list
     }
@@ -284,7 +312,7 @@ mod tests {
         let finding = Finding::new(
             Severity::Error,
             Path::new("a.yaml"),
-            Some((Place { line: 3, column: 7 }, "mode: on")),
+            Some((Place { file: 0, line: 3, column: 7 }, "mode: on")),
             "wrong word",
             "write `enforce`",
         );
@@ -319,9 +347,9 @@ mod tests {
         let text = "a\n".repeat(1000);
         let mut findings = Findings::new(Path::new("f"), &text);
         for line in (1..=500).rev() {
-            findings.warning(Some(Place { line, column: 1 }), "odd", "");
+            findings.warning(Some(Place { file: 0, line, column: 1 }), "odd", "");
         }
-        findings.error(Some(Place { line: 700, column: 1 }), "wrong", "");
+        findings.error(Some(Place { file: 0, line: 700, column: 1 }), "wrong", "");
         findings.error(None, "all of it", "");
         let list = findings.finish();
         assert_eq!(list.len(), FINDINGS_MAX + 1);

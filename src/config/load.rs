@@ -1,12 +1,16 @@
-//! Reads and checks the configuration file.
+//! Reads and checks the configuration file and its drop-ins: the files `conf.d/*.yaml` beside it, in
+//! the order of their names. A drop-in is read over the files before it, as the reader says.
 //!
 //! The file controls a program that runs as root, so only root may be able to write it
 //! ([`distrust`]): owner and mode are taken from the opened descriptor (fstat(2)), so that the
 //! checked file is the one that is read. The ignore file that it names is read and checked in the
 //! same way: it lists what is never blocked.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -23,6 +27,12 @@ use crate::sys::files;
 /// thousand addresses.
 const SIZE_MAX: u64 = 1 << 20;
 
+/// The directory of drop-ins, beside the configuration file.
+const DROP_INS: &str = "conf.d";
+
+/// Drop-ins that are read at most. One for each program or role that has its own is far less.
+const DROP_INS_MAX: usize = 256;
+
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
@@ -32,8 +42,12 @@ pub struct Loaded {
     pub ignored: Vec<IpNet>,
     /// Warnings, by place.
     pub warnings: Vec<Finding>,
-    /// The file; `None`: the built-in defaults.
+    /// The file; `None`: it does not exist.
     pub from: Option<PathBuf>,
+    /// The drop-ins, in the order in which they were read.
+    pub drop_ins: Vec<PathBuf>,
+    /// Where each value that is not built in comes from, by key: `file:line`.
+    pub(super) origins: BTreeMap<&'static str, String>,
 }
 
 impl Loaded {
@@ -53,8 +67,10 @@ impl Loaded {
         if self.config == before {
             return Ok(self);
         }
-        let path = Path::new("the command line");
-        let mut reader = Reader::new(Findings::new(path, ""));
+        let name = "the command line";
+        let changed = before.differences(&self.config).map(|(key, ..)| (key.path, name.to_owned()));
+        self.origins.extend(changed);
+        let mut reader = Reader::new(Findings::new(Path::new(name), ""));
         check::check(&self.config, &mut reader);
         if let Some(unit) = unit {
             unit::judge(&self.config, unit, &mut reader);
@@ -71,11 +87,33 @@ impl Loaded {
         Ok(self)
     }
 
+    /// Where the configuration comes from, in words.
+    pub fn source(&self) -> String {
+        let file = self.from.as_ref().map(|path| path.display().to_string());
+        let file = file.unwrap_or_else(|| "the built-in defaults".to_owned());
+        let places: Vec<_> = self.drop_ins.iter().map(|path| path.display().to_string()).collect();
+        match places.is_empty() {
+            true => file,
+            false => format!("{file} with {}", places.join(", ")),
+        }
+    }
+
+    /// Where the value of a key comes from: `file:line`.
+    pub fn origin(&self, key: &str) -> Option<&str> {
+        self.origins.get(key).map(String::as_str)
+    }
+
     /// Adds a warning about something outside the file, which a key of it needs.
     pub fn warn(&mut self, message: String, remedy: String) {
         let file = self.from.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
         self.warnings.push(Finding::new(Severity::Warning, file, None, message, remedy));
     }
+}
+
+/// One file of a configuration.
+struct Source {
+    path: PathBuf,
+    bytes: Vec<u8>,
 }
 
 /// A refused configuration: exit status 78, EX_CONFIG (sysexits.h).
@@ -144,13 +182,23 @@ pub fn load_under(path: Option<&Path>, unit: &Unit) -> Result<Loaded, Refused> {
 }
 
 fn load_file(path: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
-    from_bytes(&read(path)?, path, &read_ignored, unit).and_then(check_state_dir)
+    let main = Source { path: path.to_owned(), bytes: read(path)? };
+    load_with_drop_ins(main, unit)
+}
+
+fn load_with_drop_ins(main: Source, unit: Option<&Unit>) -> Result<Loaded, Refused> {
+    let (drop_ins, ignored) = read_drop_ins(&main.path)?;
+    let sources: Vec<_> = std::iter::once(main).chain(drop_ins).collect();
+    let mut loaded = from_sources(&sources, &read_ignored, unit).and_then(check_state_dir)?;
+    loaded.warnings.extend(ignored);
+    Ok(loaded)
 }
 
 fn load_optional(path: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let loaded = from_bytes(b"", path, &read_ignored, unit).and_then(check_state_dir)?;
+            let main = Source { path: path.to_owned(), bytes: Vec::new() };
+            let loaded = load_with_drop_ins(main, unit)?;
             Ok(Loaded { from: None, ..loaded })
         }
         _ => load_file(path, unit),
@@ -173,7 +221,7 @@ fn check_state_dir(loaded: Loaded) -> Result<Loaded, Refused> {
 /// # Errors
 /// All faults of the text, and what the unit refuses.
 pub fn parse_under(text: &str, name: impl AsRef<Path>, unit: &Unit) -> Result<Loaded, Refused> {
-    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())), Some(unit))
+    from_text(text, name.as_ref(), Some(unit))
 }
 
 /// Parses `text`; `name` is its name in findings. Reads no file, not even `ignore_file`.
@@ -181,34 +229,46 @@ pub fn parse_under(text: &str, name: impl AsRef<Path>, unit: &Unit) -> Result<Lo
 /// # Errors
 /// All faults of the text.
 pub fn parse(text: &str, name: impl AsRef<Path>) -> Result<Loaded, Refused> {
-    from_bytes(text.as_bytes(), name.as_ref(), &|_| Ok(Some(Vec::new())), None)
+    from_text(text, name.as_ref(), None)
+}
+
+fn from_text(text: &str, name: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
+    let source = Source { path: name.to_owned(), bytes: text.as_bytes().to_owned() };
+    from_sources(&[source], &|_| Ok(Some(Vec::new())), unit)
 }
 
 /// Reads the ignore file; `None`: it does not exist.
 type ReadIgnored<'f> = &'f dyn Fn(&Path) -> Result<Option<Vec<u8>>, Vec<Fault>>;
 
-fn from_bytes(
-    bytes: &[u8],
-    path: &Path,
+/// Reads the configuration file, the first, and its drop-ins.
+fn from_sources(
+    sources: &[Source],
     read_ignored: ReadIgnored<'_>,
     unit: Option<&Unit>,
 ) -> Result<Loaded, Refused> {
-    let text = text_of(bytes, path)?;
-    let mut findings = Findings::new(path, text);
-    let root = match tree::read(text) {
-        Ok(root) => root,
-        Err(error) => {
-            let line = error.place.map_or("", |place| findings.line(place.line));
-            findings.error(
-                error.place,
-                error.message,
-                error.remedy.unwrap_or_else(|| syntax_remedy(line)),
-            );
-            return Err(Refused { findings: findings.finish() });
+    let mut reader = Reader::new(Findings::default());
+    let mut config = Config::default();
+    let mut is_yaml = true;
+    for (file, Source { path, bytes }) in (0..).zip(sources) {
+        let text = text_of(bytes, path)?;
+        reader.findings.add_file(path, text);
+        match tree::read(text, file) {
+            Ok(root) => reader.read(&root, &mut config),
+            Err(error) => {
+                let line = error.place.map_or("", |place| reader.findings.line(place));
+                reader.findings.error(
+                    error.place,
+                    error.message,
+                    error.remedy.unwrap_or_else(|| syntax_remedy(line)),
+                );
+                is_yaml = false;
+            }
         }
-    };
-    let mut reader = Reader::new(findings);
-    let config = reader.read(&root);
+    }
+    // What the rest of the file says about other keys is not known.
+    if !is_yaml {
+        return Err(Refused { findings: reader.findings.finish() });
+    }
     check::check(&config, &mut reader);
     if let Some(unit) = unit {
         unit::judge(&config, unit, &mut reader);
@@ -227,12 +287,15 @@ fn from_bytes(
         );
     }
     let (ignored, odd) = found.map_or_else(Default::default, |(path, found)| ignored(path, found));
+    let origins = reader.origins();
     let mut findings = reader.findings.finish();
     findings.extend(odd);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
         return Err(Refused { findings });
     }
-    Ok(Loaded { config, ignored, warnings: findings, from: Some(path.to_owned()) })
+    let mut files = sources.iter().map(|source| source.path.clone());
+    let (from, drop_ins) = (files.next(), files.collect());
+    Ok(Loaded { config, ignored, warnings: findings, from, drop_ins, origins })
 }
 
 /// The usual cause of an unreadable line.
@@ -305,6 +368,59 @@ fn read_ignored(path: &Path) -> Result<Option<Vec<u8>>, Vec<Fault>> {
         )
         .map(Some),
     }
+}
+
+/// Reads the drop-ins of the configuration file at `path`, and notes files that are none though
+/// their names look so.
+fn read_drop_ins(path: &Path) -> Result<(Vec<Source>, Vec<Finding>), Refused> {
+    let directory = path.parent().unwrap_or(Path::new("")).join(DROP_INS);
+    let refused = |message: String, remedy: &str| {
+        Refused::of_faults(&directory, vec![(message, remedy.to_owned())])
+    };
+    let cannot = |error: io::Error| {
+        let remedy = "make it a directory that can be read, or remove it";
+        refused(format!("cannot read the drop-ins: {error}"), remedy)
+    };
+    let entries = match std::fs::read_dir(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+        entries => entries.map_err(cannot)?,
+    };
+    let (mut paths, mut odd) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let path = entry.map_err(cannot)?.path();
+        let is_hidden = path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"."));
+        match path.extension().map(OsStr::as_bytes) {
+            _ if is_hidden => {}
+            Some(b"yaml") => paths.push(path),
+            Some(b"yml") => {
+                let message = "this file is not read: names of drop-ins end in .yaml";
+                let finding = Finding::new(Severity::Warning, &path, None, message, "rename it");
+                odd.push(finding);
+            }
+            _ => {}
+        }
+        if paths.len() > DROP_INS_MAX {
+            return Err(refused(
+                format!("there are more than {DROP_INS_MAX} drop-ins"),
+                "is this the right directory?",
+            ));
+        }
+    }
+    paths.sort();
+    odd.sort_by(|a, b| a.file.cmp(&b.file));
+    let mut drop_ins = Vec::new();
+    let mut findings = Vec::new();
+    for path in paths {
+        match read_trusted(
+            &path,
+            "the drop-in",
+            "remove it, or let it name a file that can be read",
+        ) {
+            Ok(bytes) => drop_ins.push(Source { path, bytes }),
+            Err(faults) => findings.extend(Refused::of_faults(&path, faults).findings),
+        }
+    }
+    if findings.is_empty() { Ok((drop_ins, odd)) } else { Err(Refused { findings }) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Refused> {

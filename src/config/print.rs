@@ -1,18 +1,25 @@
 //! Prints a configuration as YAML that reads back equal, and lists differences between two.
 
-use super::Config;
 use super::diagnostic::shown;
 use super::keys::{KEYS, Key, Reload};
 use super::written::File;
+use super::{Config, Loaded};
 
 impl Config {
     /// This configuration as a file (`--print-config`), with every key; it reads back as the same
     /// configuration.
     pub fn to_yaml(&self) -> String {
+        self.print(|_| "")
+    }
+
+    /// As a file; `comment` is put behind the value of a key.
+    fn print<'c>(&self, comment: impl Fn(&Key) -> &'c str) -> String {
         let mut file = File::default();
         for key in KEYS {
             let (depth, name) = file.begin(key.path);
-            file.line(depth, name, &key.print(self));
+            let (value, comment) = (key.print(self), comment(key));
+            let gap = if comment.is_empty() { "" } else { "  # " };
+            file.line(depth, name, &format!("{value}{gap}{comment}"));
         }
         file.text
     }
@@ -33,10 +40,21 @@ impl Config {
             .collect()
     }
 
-    fn differences(&self, newer: &Self) -> impl Iterator<Item = (&'static Key, String, String)> {
+    pub(super) fn differences(
+        &self,
+        newer: &Self,
+    ) -> impl Iterator<Item = (&'static Key, String, String)> {
         KEYS.iter()
             .map(|key| (key, key.print(self), key.print(newer)))
             .filter(|(_, old, new)| old != new)
+    }
+}
+
+impl Loaded {
+    /// The configuration as [`Config::to_yaml`], each value with where it comes from, `file:line`,
+    /// as a comment.
+    pub fn to_yaml(&self) -> String {
+        self.config.print(|key| self.origin(key.path).unwrap_or("default"))
     }
 }
 

@@ -1,4 +1,7 @@
-//! Reads the tree into a configuration: finds the field of each key, and notes faults.
+//! Reads the trees of all files into a configuration: finds the field of each key, and notes faults.
+//!
+//! A value replaces that of an earlier file. `allow` alone is added to it: an exemption that
+//! another file takes away without saying so could cost an administrator the host.
 //!
 //! A wrong value is replaced by the default, so that reading continues and all findings are
 //! reported together. A configuration with errors is never used.
@@ -7,18 +10,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::diagnostic::{Findings, Place, shown};
 use super::field::Input;
-use super::keys::{ALIASES, KEYS, Key};
+use super::keys::{ALIASES, IPV6_PREFIX, KEYS, Key, Kind};
 use super::phrases::describe;
 use super::tree::{Entry, Node, Value};
 use super::values::Wrong;
 use super::{Config, suggest};
 
-/// Reads one tree.
+/// Reads trees.
 pub(super) struct Reader<'t> {
     /// Findings so far.
     pub(super) findings: Findings<'t>,
-    /// Places of the values that the file has.
-    given: BTreeMap<&'static str, Place>,
+    /// Places of the values that the files have: the one in force last, before it those it adds to.
+    given: BTreeMap<&'static str, Vec<Place>>,
     /// Keys and sections with a wrong value: no conclusions are drawn from them.
     failed: BTreeSet<String>,
 }
@@ -29,12 +32,10 @@ impl<'t> Reader<'t> {
         Self { findings, given: BTreeMap::new(), failed: BTreeSet::new() }
     }
 
-    /// The configuration in `root`, with defaults for missing keys. Valid only if no error was
-    /// noted.
-    pub(super) fn read(&mut self, root: &Node) -> Config {
-        let mut config = Config::default();
+    /// Reads `root` over a configuration, which is valid only if no error was noted.
+    pub(super) fn read(&mut self, root: &Node, config: &mut Config) {
         match &root.value {
-            Value::Map(entries) => self.section("", entries, &mut config),
+            Value::Map(entries) => self.section("", entries, config),
             Value::Null => {}
             other => {
                 let remedy = match other {
@@ -47,12 +48,25 @@ impl<'t> Reader<'t> {
                 self.findings.error(root.place, message, remedy);
             }
         }
-        config
+    }
+
+    /// Where each value that the files have comes from, as `file:line`.
+    pub(super) fn origins(&self) -> BTreeMap<&'static str, String> {
+        let origin = |places: &Vec<Place>| {
+            places.iter().map(|place| self.findings.origin(*place)).collect::<Vec<_>>().join(", ")
+        };
+        let mut origins: BTreeMap<_, _> =
+            self.given.iter().map(|(path, places)| (*path, origin(places))).collect();
+        if let Some(origin) = origins.remove(IPV6_PREFIX) {
+            origins.insert("block.ipv6.first", origin.clone());
+            origins.insert("block.ipv6.then", origin);
+        }
+        origins
     }
 
     /// The place of the first of `paths` that the file has.
     pub(super) fn place(&self, paths: &[&str]) -> Option<Place> {
-        paths.iter().find_map(|path| self.given.get(*path)).copied()
+        paths.iter().find_map(|path| self.given.get(*path)?.last()).copied()
     }
 
     /// Whether neither `paths` nor their sections have a wrong value.
@@ -162,10 +176,26 @@ impl<'t> Reader<'t> {
             );
             return self.fail(path, entry.place, (format!("`{path}` has no value"), remedy));
         }
-        self.given.insert(path, node.place);
+        let given = self.given.entry(path).or_default();
+        let earlier = match key.kind {
+            Kind::Networks if !given.is_empty() => std::mem::take(&mut config.allow),
+            _ => {
+                given.clear();
+                Vec::new()
+            }
+        };
+        given.push(node.place);
         let field = (key.field_mut)(config);
         if let Err(wrong) = field.read(&mut Input { reader: self, key, node }) {
             self.fail(path, node.place, wrong);
+        }
+        if config.allow.is_empty() && !earlier.is_empty() {
+            // An empty list empties it, as in the unit files of systemd.
+            self.given.insert(path, vec![node.place]);
+        } else if !earlier.is_empty() {
+            let added = std::mem::replace(&mut config.allow, earlier);
+            config.allow.retain(|old| added.iter().all(|new| new.network != old.network));
+            config.allow.extend(added);
         }
     }
 }
@@ -178,8 +208,10 @@ mod tests {
     #[test]
     fn a_file_without_keys_is_the_default() {
         let mut reader = Reader::new(Findings::new(Path::new("x"), ""));
-        let root = crate::config::tree::read("").unwrap();
-        assert_eq!(reader.read(&root), Config::default());
+        let root = crate::config::tree::read("", 0).unwrap();
+        let mut config = Config::default();
+        reader.read(&root, &mut config);
+        assert_eq!(config, Config::default());
         assert!(reader.findings.finish().is_empty());
     }
 }

@@ -75,11 +75,11 @@ pub(super) struct NotYaml {
     pub(super) remedy: Option<&'static str>,
 }
 
-/// Parses `text`.
+/// Parses `text`, the file with this number.
 ///
 /// # Errors
 /// The first fault or exceeded limit; the text after it has no meaning.
-pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
+pub(super) fn read(text: &str, file: u16) -> Result<Node, NotYaml> {
     let limits = serde_saphyr::budget! {
         max_depth: DEPTH_MAX,
         flow_nesting_limit: DEPTH_MAX,
@@ -101,19 +101,19 @@ pub(super) fn read(text: &str) -> Result<Node, NotYaml> {
         with_snippet: false,
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(root) => Ok(node(root, text)),
+        Ok(root) => Ok(node(root, (file, text))),
         // A file with comments only.
         Err(error)
             if matches!(error.without_snippet(), serde_saphyr::Error::Eof { .. })
                 && is_blank(text) =>
         {
-            Ok(Node { place: Place { line: 1, column: 1 }, value: Value::Null })
+            Ok(Node { place: Place { file, line: 1, column: 1 }, value: Value::Null })
         }
-        Err(error) => Err(not_yaml(error.without_snippet())),
+        Err(error) => Err(not_yaml(error.without_snippet(), file)),
     }
 }
 
-fn not_yaml(error: &serde_saphyr::Error) -> NotYaml {
+fn not_yaml(error: &serde_saphyr::Error, file: u16) -> NotYaml {
     use serde_saphyr::Error;
     let (message, remedy) = match error {
         Error::Budget { breach: BudgetBreach::Documents { .. }, .. }
@@ -158,7 +158,7 @@ fn not_yaml(error: &serde_saphyr::Error) -> NotYaml {
             None,
         ),
     };
-    NotYaml { place: error.location().and_then(place), message, remedy }
+    NotYaml { place: error.location().and_then(|at| place(at, file)), message, remedy }
 }
 
 /// Whether the text has only blanks and comments.
@@ -166,10 +166,10 @@ fn is_blank(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#'))
 }
 
-fn place(location: serde_saphyr::Location) -> Option<Place> {
+fn place(location: serde_saphyr::Location, file: u16) -> Option<Place> {
     let (line, column) =
         (u32::try_from(location.line()).ok()?, u32::try_from(location.column()).ok()?);
-    (line > 0 && column > 0).then_some(Place { line, column })
+    (line > 0 && column > 0).then_some(Place { file, line, column })
 }
 
 /// A node from serde, before places and number texts are added.
@@ -184,10 +184,12 @@ enum Raw {
 }
 
 /// Recursion is as deep as the text, which is limited.
-fn node(raw: Spanned<Raw>, text: &str) -> Node {
-    let place = place(raw.referenced)
-        .or_else(|| place(raw.defined))
-        .unwrap_or(Place { line: 1, column: 1 });
+fn node(raw: Spanned<Raw>, (file, text): (u16, &str)) -> Node {
+    let place = place(raw.referenced, file).or_else(|| place(raw.defined, file)).unwrap_or(Place {
+        file,
+        line: 1,
+        column: 1,
+    });
     let written = || {
         let (start, length) = (raw.defined.span().byte_offset()?, raw.defined.span().byte_len()?);
         let start = usize::try_from(start).ok()?;
@@ -199,11 +201,13 @@ fn node(raw: Spanned<Raw>, text: &str) -> Node {
         Raw::Whole(value) => Value::Whole(value),
         Raw::Fraction(value) => Value::Fraction(written().unwrap_or_else(|| value.to_string())),
         Raw::Text(value) => Value::Text(value),
-        Raw::List(list) => Value::List(list.into_iter().map(|item| node(item, text)).collect()),
+        Raw::List(list) => {
+            Value::List(list.into_iter().map(|item| node(item, (file, text))).collect())
+        }
         Raw::Map(pairs) => Value::Map(
             pairs
                 .into_iter()
-                .map(|(key, value)| entry(node(key, text), node(value, text)))
+                .map(|(key, value)| entry(node(key, (file, text)), node(value, (file, text))))
                 .collect(),
         ),
     };
@@ -287,7 +291,7 @@ mod tests {
     use super::*;
 
     fn map(text: &str) -> Vec<Entry> {
-        match read(text).unwrap().value {
+        match read(text, 0).unwrap().value {
             Value::Map(entries) => entries,
             other => panic!("{other:?}"),
         }
@@ -317,14 +321,14 @@ mod tests {
     #[test]
     fn places_are_lines_and_columns_in_characters_from_one() {
         let entries = map("# ä\r\ntcp:\r\n  mode: off\r\n  ports: [1, \"ä\", 7]\r\n");
-        assert_eq!(entries[0].place, Place { line: 2, column: 1 });
+        assert_eq!(entries[0].place, Place { file: 0, line: 2, column: 1 });
         let Value::Map(tcp) = &entries[0].node.value else { panic!() };
         assert_eq!(
             (tcp[0].place, tcp[0].node.place),
-            (Place { line: 3, column: 3 }, Place { line: 3, column: 9 })
+            (Place { file: 0, line: 3, column: 3 }, Place { file: 0, line: 3, column: 9 })
         );
         let Value::List(ports) = &tcp[1].node.value else { panic!() };
-        assert_eq!(ports[2].place, Place { line: 4, column: 19 });
+        assert_eq!(ports[2].place, Place { file: 0, line: 4, column: 19 });
     }
 
     #[test]
@@ -334,7 +338,7 @@ mod tests {
             entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(),
             ["a", "b", "a"]
         );
-        assert_eq!(entries[2].place, Place { line: 3, column: 1 });
+        assert_eq!(entries[2].place, Place { file: 0, line: 3, column: 1 });
         let Value::Map(inner) = &entries[1].node.value else { panic!() };
         assert_eq!(inner.len(), 3);
     }
@@ -342,7 +346,7 @@ mod tests {
     #[test]
     fn an_alias_stands_where_it_is_used() {
         let entries = map("a: &p [1, 2]\nb: *p\n");
-        assert_eq!(entries[1].node.place, Place { line: 2, column: 4 });
+        assert_eq!(entries[1].node.place, Place { file: 0, line: 2, column: 4 });
         let (Value::List(a), Value::List(b)) = (&entries[0].node.value, &entries[1].node.value)
         else {
             panic!()
@@ -356,7 +360,7 @@ mod tests {
     #[test]
     fn a_file_of_comments_is_empty() {
         for text in ["", "\n", "# only\n  # comments", "---\n", "\u{feff}# x\n"] {
-            assert_eq!(read(text).map(|node| node.value), Ok(Value::Null), "{text:?}");
+            assert_eq!(read(text, 0).map(|node| node.value), Ok(Value::Null), "{text:?}");
         }
     }
 
@@ -372,7 +376,7 @@ mod tests {
             "a: 1\n---\nb: 2\n",
             "a: &a [*a]\n",
         ] {
-            let error = read(text).unwrap_err();
+            let error = read(text, 0).unwrap_err();
             assert!(error.place.is_some() && !error.message.is_empty(), "{text:?}: {error:?}");
         }
     }
@@ -403,7 +407,7 @@ mod tests {
             ("a: ".to_owned() + &"[".repeat(64)),
         ];
         for text in texts {
-            let result = read(&text);
+            let result = read(&text, 0);
             let head: String = text.chars().take(20).collect();
             if !head.starts_with(['0', 'm', '#']) && !head.starts_with("aaa") {
                 assert!(result.is_err(), "{head:?}");

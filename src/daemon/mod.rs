@@ -137,10 +137,10 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         for warning in &loaded.warnings {
             let _ = writeln!(std::io::stderr(), "{warning}");
         }
-        return print(&format!("{}: good\n", source_name(&loaded)));
+        return print(&format!("{}: good\n", loaded.source()));
     }
     if options.print_config {
-        return print(&loaded.config.to_yaml());
+        return print(&loaded.to_yaml());
     }
     if options.print_rules {
         return print(
@@ -158,13 +158,6 @@ fn print(text: &str) -> Result<ExitCode, Failure> {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
-}
-
-fn source_name(loaded: &Loaded) -> String {
-    loaded
-        .from
-        .as_ref()
-        .map_or_else(|| "the built-in defaults".to_owned(), |path| path.display().to_string())
 }
 
 fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {

@@ -5,6 +5,7 @@
 //! `tests/configuration/broken/*.yaml` (refused) and `odd/*.yaml` (accepted with a warning) give
 //! the expected findings.
 
+mod drop_ins;
 mod files;
 
 use std::collections::BTreeSet;

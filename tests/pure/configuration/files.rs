@@ -8,7 +8,7 @@ use portsentry::config::{self, Config};
 
 use crate::support::skip;
 
-fn is_root(test: &str) -> bool {
+pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
         skip(&format!("{test}: not root: owners of files cannot be changed"));
