@@ -24,3 +24,4 @@ mod engine;
 mod helper;
 mod import;
 mod manual;
+mod recipes;
