@@ -258,6 +258,19 @@ fn respond(config: &Config, reader: &mut Reader<'_>) {
         );
     }
     slowed_command(config, reader);
+    let has_decoys = config.has_decoys(&config.tcp) || config.has_decoys(&config.udp);
+    let is_observed = config.mode == Mode::Observe;
+    if !respond.banner.is_empty()
+        && !has_decoys
+        && !is_observed
+        && reader.is_sound(&["respond.banner", "mode", "tcp.mode", "udp.mode"])
+    {
+        reader.warning(
+            &["respond.banner"],
+            "`respond.banner` is never sent: only decoys send it, and neither `tcp.mode` nor `udp.mode` is connect",
+            "write tcp.mode: connect and list tcp.ports, or remove the banner",
+        );
+    }
     if let Err((message, remedy)) = hosts_deny_line(&respond.hosts_deny.line) {
         reader.error(
             &["respond.hosts_deny.line", "respond.hosts_deny.enabled"],

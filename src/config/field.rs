@@ -89,6 +89,10 @@ impl<'n> Input<'n, '_> {
     fn items(&self) -> Result<&'n [Node], Wrong> {
         let Value::List(items) = &self.node.value else {
             let remedy = match &self.node.value {
+                Value::Text(text) if matches!(self.key.kind, Kind::Texts { .. }) => format!(
+                    "write each word as a text of its own, no shell splits them: {}",
+                    shown(&written::list(text.split_whitespace()))
+                ),
                 Value::Text(text) => format!("put it into brackets: [{}]", shown(text)),
                 _ => "write a list in brackets: [one, two]".to_owned(),
             };

@@ -20,7 +20,7 @@ use super::diagnostic::{Finding, Findings, Place, Severity};
 use super::reader::Reader;
 use super::trust::{Fault, distrust, distrust_directory};
 use super::unit::{self, Unit};
-use super::{Config, DEFAULT_PATH, check, tree};
+use super::{Config, DEFAULT_PATH, check, present, tree};
 use crate::sys::files;
 
 /// Bytes of either file that are read at most. Every port by number in two lists fits, or fifty
@@ -189,7 +189,7 @@ fn load_file(path: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
 fn load_with_drop_ins(main: Source, unit: Option<&Unit>) -> Result<Loaded, Refused> {
     let (drop_ins, ignored) = read_drop_ins(&main.path)?;
     let sources: Vec<_> = std::iter::once(main).chain(drop_ins).collect();
-    let mut loaded = from_sources(&sources, &read_ignored, unit).and_then(check_state_dir)?;
+    let mut loaded = from_sources(&sources, Some(&read_ignored), unit).and_then(check_state_dir)?;
     loaded.warnings.extend(ignored);
     Ok(loaded)
 }
@@ -234,16 +234,17 @@ pub fn parse(text: &str, name: impl AsRef<Path>) -> Result<Loaded, Refused> {
 
 fn from_text(text: &str, name: &Path, unit: Option<&Unit>) -> Result<Loaded, Refused> {
     let source = Source { path: name.to_owned(), bytes: text.as_bytes().to_owned() };
-    from_sources(&[source], &|_| Ok(Some(Vec::new())), unit)
+    from_sources(&[source], None, unit)
 }
 
 /// Reads the ignore file; `None`: it does not exist.
 type ReadIgnored<'f> = &'f dyn Fn(&Path) -> Result<Option<Vec<u8>>, Vec<Fault>>;
 
-/// Reads the configuration file, the first, and its drop-ins.
+/// Reads the configuration file, the first, and its drop-ins. Without `read_ignored` no other file is
+/// looked at.
 fn from_sources(
     sources: &[Source],
-    read_ignored: ReadIgnored<'_>,
+    read_ignored: Option<ReadIgnored<'_>>,
     unit: Option<&Unit>,
 ) -> Result<Loaded, Refused> {
     let mut reader = Reader::new(Findings::default());
@@ -273,9 +274,12 @@ fn from_sources(
     if let Some(unit) = unit {
         unit::judge(&config, unit, &mut reader);
     }
+    if read_ignored.is_some() {
+        present::check(&config, &mut reader);
+    }
     // A damaged key has the default path as its value, which was not intended.
     let ignore_file = config.ignore_file.as_deref().filter(|_| reader.is_sound(&["ignore_file"]));
-    let found = ignore_file.map(|path| (path, read_ignored(path)));
+    let found = ignore_file.and_then(|path| Some((path, read_ignored?(path))));
     // The file at the default path need not exist; a configured one must.
     if let (Some((path, Ok(None))), Some(place)) = (&found, reader.place(&["ignore_file"]))
         && Config::default().ignore_file.as_deref() != Some(path)

@@ -23,6 +23,7 @@ mod load;
 mod nearest;
 mod phrases;
 mod ports;
+mod present;
 mod print;
 mod reader;
 mod suggest;
