@@ -175,6 +175,15 @@ pub enum Error {
     Verdict(io::Error),
 }
 
+/// Why a second daemon does not run, and what to do: another socket or NFLOG group would only lead to
+/// the next refusal.
+pub(crate) fn only_one(pid: Option<u32>) -> String {
+    let kill = pid.map(|pid| format!(", or kill {pid}")).unwrap_or_default();
+    format!(
+        "a network namespace has room for one: stop that one first (systemctl stop portsentry{kill})"
+    )
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -184,6 +193,11 @@ impl fmt::Display for Error {
                 write!(f, "{resource} is in use by another program")?;
                 if let Some(holder) = holder {
                     write!(f, ": {holder}")?;
+                }
+                if let Some(Holder { process: Some((pid, name)), .. }) = holder
+                    && name == "portsentry"
+                {
+                    return write!(f, "; {}", only_one(Some(*pid)));
                 }
                 f.write_str("; stop that program, or set capture.group to another number")?;
                 match resource {

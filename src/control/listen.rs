@@ -3,11 +3,13 @@
 use std::fmt;
 use std::fs::{DirBuilder, File, Permissions, TryLockError};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::capture::only_one;
 use crate::sys::peer;
 
 /// How long to wait for another daemon that is binding its socket at the same time.
@@ -28,8 +30,8 @@ pub struct Listener {
 pub enum ListenError {
     /// There is no such group.
     NoGroup(String),
-    /// Another daemon listens there.
-    Running(PathBuf),
+    /// Another daemon listens there: its process, if that is known.
+    Running(PathBuf, Option<u32>),
     /// The path is not a socket.
     InTheWay(PathBuf),
     /// An operation failed.
@@ -50,13 +52,12 @@ impl fmt::Display for ListenError {
                 f,
                 "control.group: there is no group {name:?}: create it with groupadd(8), or set it to \"\""
             ),
-            Self::Running(path) => {
-                write!(
-                    f,
-                    "another portsentry is running: it answers at {}: stop it, or give this one another control.socket",
-                    path.display()
-                )
-            }
+            Self::Running(path, pid) => write!(
+                f,
+                "another portsentry is running: it answers at {}; {}",
+                path.display(),
+                only_one(*pid)
+            ),
             Self::InTheWay(path) => write!(
                 f,
                 "{} is no socket: remove it, or give control.socket another path",
@@ -71,7 +72,7 @@ impl std::error::Error for ListenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Failed { error, .. } => Some(error),
-            Self::NoGroup(_) | Self::Running(_) | Self::InTheWay(_) => None,
+            Self::NoGroup(_) | Self::Running(..) | Self::InTheWay(_) => None,
         }
     }
 }
@@ -152,14 +153,18 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if !there.file_type().is_socket() {
         return Err(ListenError::InTheWay(path.to_owned()));
     }
-    match peer::connect_now(path) {
+    let connected = peer::connect_now(path);
+    match &connected {
         // No process listens on it: ECONNREFUSED, unix(7).
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-            return Err(fail("find out who listens at", path)(error));
+            return Err(fail("find out who listens at", path)(io::Error::from(error.kind())));
         }
         // Connected, or the listener's queue is full.
-        _ => return Err(ListenError::Running(path.to_owned())),
+        _ => {
+            let pid = connected.ok().and_then(|stream| peer::peer(stream.as_fd()).ok()?.pid);
+            return Err(ListenError::Running(path.to_owned(), pid));
+        }
     }
     std::fs::remove_file(path).map_err(fail("remove the old socket", path))
 }
