@@ -114,6 +114,9 @@ pub enum Command {
     /// listed at the head of the new file with their replacement. A damaged file is refused with
     /// all its faults, and nothing is written.
     Import(Import),
+    /// Run the responses to a scan once, as the daemon runs them, for 192.0.2.1: respond.command, and a
+    /// line of hosts.deny, which is taken out again.
+    TestResponse,
     /// Reload the daemon's configuration.
     Reload,
     /// Block scans from now on, or confirm that they stay blocked.

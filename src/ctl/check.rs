@@ -1,8 +1,8 @@
-//! `portsentryctl check`: checks the configuration as the daemon would, and what its unit refuses,
-//! without the daemon.
+//! `portsentryctl check`: checks the configuration as the daemon would, and what its unit refuses. The
+//! daemon is asked for nothing but the name of its file.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -10,11 +10,21 @@ use super::failure::Failure;
 use super::run::document;
 use super::status;
 use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused, Unit};
+use crate::control::client::Client;
+use crate::control::protocol::{Reply, Request};
 use crate::daemon::interfaces;
 use crate::journal::format::{printable, printable_lines};
 
-/// Checks `file`, or the daemon's own, and prints the findings.
-pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
+/// Checks `file`, or the one that the daemon at `socket` reads, and prints the findings. Without a
+/// daemon it is the file that one would read.
+pub(super) fn run(
+    file: Option<&Path>,
+    socket: &Path,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let running = if file.is_none() { file_of_daemon(socket) } else { None };
+    let file = file.or(running.as_deref());
     let result = config::load_under(file, &Unit::of_system()).map(|mut loaded| {
         interfaces::check(&mut loaded);
         loaded
@@ -28,18 +38,11 @@ pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Re
             let from = from.map(|file| file.to_string_lossy().into_owned());
             document(out, &json!({"ok": true, "file": from, "findings": texts(&warnings)}))?;
         }
-        Ok(Loaded { warnings, from, .. }) => {
-            for warning in texts(&warnings) {
+        Ok(loaded) => {
+            for warning in texts(&loaded.warnings) {
                 writeln!(out, "{}", printable_lines(&warning))?;
             }
-            let shown = printable(&shown);
-            match from {
-                Some(_) => writeln!(out, "{shown} is good.")?,
-                None => writeln!(
-                    out,
-                    "There is no {shown}: the daemon runs with its built-in defaults."
-                )?,
-            }
+            writeln!(out, "{}: good", printable(&loaded.source()))?;
         }
         Err(Refused { findings }) if as_json => {
             document(out, &json!({"ok": false, "file": shown, "findings": texts(&findings)}))?;
@@ -48,4 +51,13 @@ pub(super) fn run(file: Option<&Path>, as_json: bool, out: &mut dyn Write) -> Re
         Err(refused) => return Err(Failure::Configuration(refused.to_string())),
     }
     Ok(status::DONE)
+}
+
+/// The file that the daemon reads, if one answers.
+fn file_of_daemon(socket: &Path) -> Option<PathBuf> {
+    let mut client = Client::connect(socket).ok()?;
+    match client.ask(&Request::Status {}).ok()? {
+        Reply::Status(status) => status.config.map(PathBuf::from),
+        _ => None,
+    }
 }

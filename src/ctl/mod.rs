@@ -9,6 +9,7 @@ mod failure;
 mod import;
 mod observed;
 mod overview;
+mod responses;
 mod run;
 mod session;
 mod show;
@@ -43,12 +44,13 @@ mod status {
 /// Runs the program.
 pub fn main() -> ExitCode {
     crate::sys::process::abort_on_panic();
-    ExitCode::from(run(
-        std::env::args_os(),
-        &mut io::BufWriter::new(io::stdout().lock()),
-        &mut io::stderr().lock(),
-        &Zone::system(),
-    ))
+    let mut err = io::stderr().lock();
+    let zone = Zone::system().unwrap_or_else(|unknown| {
+        let _ = writeln!(err, "portsentryctl: {unknown}");
+        Zone::utc()
+    });
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    ExitCode::from(run(std::env::args_os(), &mut out, &mut err, &zone))
 }
 
 /// Runs the program with the given outputs; returns the exit status.

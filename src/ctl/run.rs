@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
-use super::{check, csv, import, observed, overview, session, show, status, timeline};
+use super::{check, csv, import, observed, overview, responses, session, show, status, timeline};
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
     HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Target,
@@ -29,7 +29,10 @@ pub(super) fn run(
 ) -> Result<u8, Failure> {
     let json = arguments.json;
     let request = match &arguments.command {
-        Command::Check { file } => return check::run(file.as_deref(), json, out),
+        Command::Check { file } => {
+            return check::run(file.as_deref(), &arguments.socket, json, out);
+        }
+        Command::TestResponse => return responses::run(&arguments.socket, json, out),
         Command::Import(options) => return import::run(options, json, out, err),
         Command::Status => Request::Status {},
         Command::List { would_be: false } => Request::List {},

@@ -12,7 +12,7 @@ use crate::control::protocol::{
     AllowRow, BlockRow, Cause, HistoryRow, Outcome, PortName, PortUse, Proof, Shown, Stamp,
     Standing, State, Target, Tested, TestedPort,
 };
-use crate::journal::format::{duration, printable};
+use crate::journal::format::{duration, offset, printable};
 use crate::journal::record::UNKNOWN_END;
 use crate::probe::Transport;
 
@@ -21,9 +21,18 @@ use crate::probe::Transport;
 pub struct Zone(TimeZone);
 
 impl Zone {
-    /// The system's time zone.
-    pub fn system() -> Self {
-        Self(TimeZone::system())
+    /// The time zone of `TZ`, or the system's; UTC where there is none.
+    ///
+    /// # Errors
+    /// What to tell where `TZ` names a zone that is not known.
+    pub fn system() -> Result<Self, String> {
+        match (TimeZone::try_system(), std::env::var("TZ")) {
+            (Ok(zone), _) => Ok(Self(zone)),
+            (Err(_), Ok(name)) if !name.is_empty() => Err(format!(
+                "there is no time zone TZ={name}: times are in UTC; name one below /usr/share/zoneinfo, or install tzdata"
+            )),
+            (Err(_), _) => Ok(Self::utc()),
+        }
     }
 
     /// UTC.
@@ -32,7 +41,8 @@ impl Zone {
     }
 
     pub(super) fn time(&self, at: Timestamp) -> String {
-        at.to_zoned_datetime(self.0.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+        let local = at.to_zoned_datetime(self.0.clone());
+        format!("{}{}", local.strftime("%Y-%m-%d %H:%M:%S"), offset(&local))
     }
 
     pub(super) fn stamp(&self, at: Option<Stamp>) -> String {
@@ -166,7 +176,7 @@ fn block_details(out: &mut dyn Write, block: &BlockRow, zone: &Zone) -> io::Resu
 fn exemptions(
     out: &mut dyn Write,
     exempt_from: Option<&Target>,
-    allowed: Option<&AllowRow>,
+    (allowed, in_prefix): (Option<&AllowRow>, Option<&AllowRow>),
     zone: &Zone,
 ) -> io::Result<()> {
     if let Some(network) = exempt_from {
@@ -178,8 +188,48 @@ fn exemptions(
             None => String::new(),
         };
         pair(out, "never block", &format!("{} ({}{seen})", allowed.address, allowed.origin))?;
+        pair(out, "because", because(&allowed.origin))?;
+    }
+    if let Some(other) = in_prefix {
+        let AllowRow { address, origin, .. } = other;
+        pair(
+            out,
+            "not blocked",
+            &format!("its IPv6 prefix has {address} ({origin}), which is never blocked"),
+        )?;
+        pair(
+            out,
+            "to block it",
+            "set block: { ipv6: { first: 128 } }, which counts and blocks single addresses",
+        )?;
     }
     Ok(())
+}
+
+/// Why an entry is on the never-block list, and what takes it off.
+fn because(origin: &str) -> &'static str {
+    match origin {
+        "allow" => "the configuration has it under allow",
+        "ignore_file" => "the ignore file has it",
+        "portsentryctl" => "it was allowed by hand; \"portsentryctl allow remove\" ends that",
+        "own_addresses" => {
+            "it is an address of this host; never_block: { own_addresses: false } ends that"
+        }
+        "gateways" => {
+            "a route of this host leads through it; never_block: { gateways: false } ends that"
+        }
+        "resolvers" => "this host asks it for names; never_block: { resolvers: false } ends that",
+        "ssh_peers" => {
+            "an administrator is connected from it; never_block: { ssh_peers: false } ends that"
+        }
+        "admins" => {
+            "an administrator was connected from it; \"portsentryctl allow remove\" forgets that"
+        }
+        "link_local" => {
+            "routers and neighbours reach this host by link-local addresses, so no setting ends that; packets from the other addresses of a neighbour count"
+        }
+        _ => "the daemon says so",
+    }
 }
 
 /// What the packets of an address may still do.
@@ -205,7 +255,8 @@ pub(super) fn tested(out: &mut dyn Write, tested: &Tested, zone: &Zone) -> io::R
     if let Some(block) = &tested.block {
         block_details(out, block, zone)?;
     }
-    exemptions(out, tested.exempt_from.as_ref(), tested.allowed.as_ref(), zone)?;
+    let allowed = (tested.allowed.as_ref(), tested.allowed_in_prefix.as_ref());
+    exemptions(out, tested.exempt_from.as_ref(), allowed, zone)?;
     if tested.standing != Standing::Allowed {
         let Tested { touched, trigger, .. } = tested;
         let ports = count(*touched, "closed port");
@@ -256,7 +307,8 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
     if shown.observed {
         pair(out, "mode", "observe: nothing is dropped")?;
     }
-    exemptions(out, shown.exempt_from.as_ref(), shown.allowed.as_ref(), zone)?;
+    let allowed = (shown.allowed.as_ref(), shown.allowed_in_prefix.as_ref());
+    exemptions(out, shown.exempt_from.as_ref(), allowed, zone)?;
     if let Some(row) = &shown.campaign {
         let since = zone.stamp(row.since);
         let (what, is) = (&row.reason, state(row.state));
@@ -364,7 +416,7 @@ pub(super) fn why(row: &HistoryRow) -> String {
 pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Result<()> {
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("?");
     let at = event.get("time").and_then(Value::as_str).and_then(|time| time.parse().ok());
-    let at = at.map_or_else(|| "-".repeat(19), |at| zone.time(at));
+    let at = at.map_or_else(|| "-".repeat("2026-11-20 15:26:40Z".len()), |at| zone.time(at));
     let who = match event.get("name").and_then(Value::as_str) {
         Some(name) => format!("{} ({name})", text("address")),
         None => text("address").to_owned(),
@@ -460,7 +512,7 @@ mod tests {
         });
         assert_eq!(
             shown(event.clone()),
-            "2026-11-20 15:26:40  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n"
+            "2026-11-20 15:26:40Z  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n"
         );
         event["name"] = Value::Null;
         let mut slowed = event.clone();
@@ -468,11 +520,11 @@ mod tests {
         slowed["port"] = "tcp/22".into();
         assert_eq!(
             shown(slowed),
-            "2026-11-20 15:26:40  slowed     10.77.1.1 for 1m, not blocked, for tcp/22: syn scan: 3 ports in 0.2s\n"
+            "2026-11-20 15:26:40Z  slowed     10.77.1.1 for 1m, not blocked, for tcp/22: syn scan: 3 ports in 0.2s\n"
         );
         assert_eq!(
             shown(event),
-            "2026-11-20 15:26:40  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n"
+            "2026-11-20 15:26:40Z  blocked    10.77.1.1 for 1m: syn scan: 3 ports in 0.2s\n"
         );
     }
 }

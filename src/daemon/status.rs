@@ -191,7 +191,10 @@ impl Sources {
                 fighting: figures.repairs.fighting,
             },
             uptime: self.started.elapsed().as_secs(),
-            config: view.loaded.from.as_ref().map(|path| path.display().to_string()),
+            // The client may be in another directory.
+            config: view.loaded.from.as_ref().map(|path| {
+                std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string()
+            }),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             warnings,

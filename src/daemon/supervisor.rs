@@ -2,6 +2,7 @@
 //! packet thread never waits for it.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -291,7 +292,7 @@ impl Supervisor {
         let result = load(&self.options).and_then(|loaded| self.take_over(loaded));
         notify(&[NotifyState::Ready]);
         self.journal.notify(match &result {
-            Ok(_) => Notice::Reloaded,
+            Ok(reloaded) => Notice::Reloaded { changes: reloaded.changes.clone() },
             Err(findings) => Notice::ReloadRefused { findings: findings.clone() },
         });
         result
@@ -312,11 +313,25 @@ impl Supervisor {
         let switches = old.switches.after_reload(before, &loaded.config);
         let warnings = self.put_in_force(Arc::clone(&loaded), switches)?;
         let mut changes = before.changes(&loaded.config);
-        changes.extend(ignore_changes(&old.loaded.ignored, &loaded.ignored));
-        for warning in &loaded.warnings {
+        let now = self.view.lock().clone();
+        changes.extend(watched_changes(before, &loaded.config));
+        changes.extend(count_changes(
+            "ignore_file: read again,",
+            &old.loaded.ignored,
+            &loaded.ignored,
+        ));
+        let never_blocked = |view: &View| view.protected.keys().copied().collect::<Vec<_>>();
+        changes.extend(count_changes(
+            "never-block list:",
+            &never_blocked(&old),
+            &never_blocked(&now),
+        ));
+        // The others were logged before, and the status has them.
+        for warning in
+            loaded.warnings.iter().filter(|warning| !old.loaded.warnings.contains(warning))
+        {
             self.journal.notify(Notice::Warning(warning.to_string()));
         }
-        self.tell_watching();
         Ok(Reloaded { changes, warnings })
     }
 
@@ -524,14 +539,28 @@ impl Supervisor {
     }
 }
 
-/// What a reload changed about the ignore file's content, in words.
-fn ignore_changes(old: &[IpNet], new: &[IpNet]) -> Option<String> {
+/// How many entries of a list a reload added and removed.
+fn count_changes(what: &str, old: &[IpNet], new: &[IpNet]) -> Option<String> {
     let missing = |from: &[IpNet], of: &[IpNet]| {
         let from: HashSet<_> = from.iter().collect();
         of.iter().filter(|network| !from.contains(network)).count()
     };
-    let (added, gone) = (missing(old, new), missing(new, old));
-    (added + gone > 0).then(|| format!("ignore_file: read again, {added} added, {gone} removed"))
+    counted(what, missing(old, new), missing(new, old))
+}
+
+/// How many ports are watched that were not, and the other way round.
+fn watched_changes(old: &Config, new: &Config) -> impl Iterator<Item = String> {
+    [("watched TCP ports:", &old.tcp, &new.tcp), ("watched UDP ports:", &old.udp, &new.udp)]
+        .into_iter()
+        .filter_map(|(what, old, new)| {
+            let (old, new) = (old.watched(), new.watched());
+            counted(what, new.without(&old).count(), old.without(&new).count())
+        })
+}
+
+fn counted<N: Default + PartialEq + Display>(what: &str, added: N, removed: N) -> Option<String> {
+    let is_same = added == N::default() && removed == N::default();
+    (!is_same).then(|| format!("{what} {added} added, {removed} removed"))
 }
 
 /// Tells systemd, where there is one.

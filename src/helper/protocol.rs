@@ -17,6 +17,9 @@ use crate::journal::Response;
 /// of 4 KiB each, and paths, with every character escaped; lists are sent in chunks.
 pub const LINE_MAX: usize = 128 << 10;
 
+/// The host for which responses are tested: of TEST-NET-1, from which no packet comes (RFC 5737).
+pub const TEST_TARGET: &str = "192.0.2.1";
+
 /// Blocks in one [`List`], about 250 bytes each.
 pub const LIST_CHUNK: usize = 128;
 

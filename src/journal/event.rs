@@ -58,7 +58,10 @@ pub enum Notice {
         blocks_left: u64,
     },
     /// A new configuration is in force.
-    Reloaded,
+    Reloaded {
+        /// What differs from the one before: `scan_trigger: 2 -> 5`.
+        changes: Vec<String>,
+    },
     /// The mode, or detection, was switched.
     Switched {
         /// The mode now: `enforce` or `observe`.

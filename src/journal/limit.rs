@@ -92,7 +92,7 @@ impl Class {
             | Notice::Watching { .. }
             | Notice::Active
             | Notice::Stopping { .. }
-            | Notice::Reloaded
+            | Notice::Reloaded { .. }
             | Notice::Switched { .. }
             // Only root's commands change anything.
             | Notice::Control { .. }

@@ -338,7 +338,7 @@ pub(super) fn is_stored(notice: &Notice) -> bool {
         | Notice::Response(_)
         | Notice::Starting
         | Notice::Stopping { .. }
-        | Notice::Reloaded
+        | Notice::Reloaded { .. }
         | Notice::ReloadRefused { .. }
         | Notice::Adopted { .. }
         | Notice::Restored { .. }

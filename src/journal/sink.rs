@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 use serde_json::Value;
 use systemd_journal_logger::JournalLog;
 
-use super::format::Fact;
+use super::format::{Fact, offset};
 use crate::config::{self, Facility, LogFormat, LogTarget};
 use crate::sys::poll;
 
@@ -118,7 +118,8 @@ impl Sink for Stderr {
             // The object contains its time.
             String::new()
         } else {
-            jiff::ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S ").to_string()
+            let now = jiff::ZonedDateTime::now();
+            format!("{}{} ", now.strftime("%Y-%m-%d %H:%M:%S"), offset(&now))
         };
         // In one write: other processes may write there too.
         io::stderr().write_all(format!("{start}{text}\n").as_bytes())

@@ -385,7 +385,9 @@ fn command_name(head: &str) -> String {
     let words = split_words(head);
     words[1..]
         .iter()
-        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()))
+        .take_while(|word| {
+            word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+        })
         .cloned()
         .collect::<Vec<_>>()
         .join(" ")
@@ -516,6 +518,7 @@ fn the_files_are_where_the_configuration_has_them() {
         items(&section(&page, "FILES")).iter().map(|item| pattern(&item.head)).collect();
     let wanted = [
         PathBuf::from(portsentry::config::DEFAULT_PATH),
+        PathBuf::from(portsentry::config::DEFAULT_PATH).with_file_name("conf.d/*.yaml"),
         config.ignore_file.unwrap(),
         config.history_file.unwrap(),
         config.state_dir.join("allowed"),
@@ -661,11 +664,24 @@ fn every_chain_is_in_the_page_with_its_hook_and_no_others() {
 
 /// The output of `portsentryctl --json` for one answer of a daemon.
 fn shown(reply: &Reply, arguments: &[&str]) -> Value {
+    shown_after(&[], reply, arguments)
+}
+
+/// The same where connections before it get these answers.
+fn shown_after(earlier: &[Reply], reply: &Reply, arguments: &[&str]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s");
     let listener = UnixListener::bind(&socket).unwrap();
     let answer = line(reply).unwrap();
+    let earlier: Vec<String> = earlier.iter().map(|reply| line(reply).unwrap()).collect();
     let daemon = std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for answer in earlier {
+            let (mut client, _) = listener.accept().unwrap();
+            BufReader::new(client.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+            client.write_all(answer.as_bytes()).unwrap();
+            open.push(client);
+        }
         let (mut client, _) = listener.accept().unwrap();
         let mut requests = BufReader::new(client.try_clone().unwrap());
         requests.read_line(&mut String::new()).unwrap();
@@ -781,6 +797,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         block: None,
         exempt_from: None,
         allowed: None,
+        allowed_in_prefix: None,
         ports: vec!["tcp/1".into()],
         touched: 1,
         scans: vec!["syn".into()],
@@ -805,6 +822,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         standing: Standing::Counted,
         observed: false,
         allowed: None,
+        allowed_in_prefix: None,
         block: None,
         exempt_from: None,
         touched: 1,
@@ -866,6 +884,14 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("pause", shown(&done, &["pause", "10m"])),
         ("on", shown(&done, &["on"])),
         ("reload", shown(&done, &["reload"])),
+        (
+            "test-response",
+            shown_after(
+                &[Reply::Watching {}],
+                &Reply::Testing { command: None, hosts_deny: false },
+                &["test-response"],
+            ),
+        ),
     ];
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     // The keys of an object may have their own list, within the entry of its command.

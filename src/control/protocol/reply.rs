@@ -43,6 +43,13 @@ pub enum Reply {
         /// A message for people.
         message: String,
     },
+    /// These responses are run once.
+    Testing {
+        /// The command, which may take this many seconds.
+        command: Option<u64>,
+        /// A line of hosts.deny.
+        hosts_deny: bool,
+    },
     /// The addresses and networks that are never blocked.
     Allowed {
         /// In the order of addresses.
@@ -317,6 +324,9 @@ pub struct Shown {
     pub exempt_from: Option<Target>,
     /// The entry by which it is never blocked.
     pub allowed: Option<AllowRow>,
+    /// The entry within its IPv6 prefix for which it is not blocked: it is counted as that prefix.
+    #[serde(default)]
+    pub allowed_in_prefix: Option<AllowRow>,
     /// Distinct ports touched within the window, `tcp/22`, at most as many as the ledger keeps.
     pub ports: Vec<String>,
     /// Number of distinct ports touched within the window.

@@ -115,6 +115,9 @@ pub enum Request {
     },
     /// Watch again. Answered by [`Reply::Done`](super::Reply::Done); [`Kind::No`] if it is on.
     On {},
+    /// Run the responses to a scan once, for [`TEST_TARGET`](crate::helper::protocol::TEST_TARGET).
+    /// Answered by [`Reply::Testing`](super::Reply::Testing); what came of each is an event.
+    TestResponse {},
     /// List what happened. Answered by [`Reply::History`](super::Reply::History).
     History(Box<Past>),
     /// Send events as they happen. Answered by [`Reply::Watching`](super::Reply::Watching), then
@@ -159,6 +162,7 @@ impl fmt::Display for Request {
             Self::Off { seconds: None } => f.write_str("off"),
             Self::Off { seconds: Some(seconds) } => write!(f, "pause {:?}", time(*seconds)),
             Self::On {} => f.write_str("on"),
+            Self::TestResponse {} => f.write_str("test-response"),
             Self::History(_) => f.write_str("history"),
             Self::Watch {} => f.write_str("watch"),
         }

@@ -34,6 +34,9 @@ pub struct Tested {
     pub observed: bool,
     /// The entry by which it is never blocked.
     pub allowed: Option<AllowRow>,
+    /// The entry within its IPv6 prefix for which it is not blocked: it is counted as that prefix.
+    #[serde(default)]
+    pub allowed_in_prefix: Option<AllowRow>,
     /// The block that covers it, or how it is slowed.
     pub block: Option<BlockRow>,
     /// The blocked network that it is exempt from, if nothing else blocks it.

@@ -31,6 +31,8 @@ struct Found {
     trace: Option<Trace>,
     blocks_before: u32,
     allowed: Option<AllowRow>,
+    /// Within its IPv6 prefix.
+    allowed_in_prefix: Option<AllowRow>,
     /// The block over it, or how it is slowed.
     block: Option<BlockRow>,
     exempt_from: Option<Target>,
@@ -45,10 +47,13 @@ impl RequestHandler {
         let Target::Address(address) = target else { return self.show_campaign(target) };
         let found = self.look_up(address)?;
         let standing = self.standing(&found);
-        let Found { account, trace, blocks_before, allowed, block, exempt_from, proof, campaign } =
-            found;
+        let Found { account, trace, blocks_before, allowed, allowed_in_prefix, .. } = found;
+        let Found { block, exempt_from, proof, campaign, .. } = found;
         let observed = self.config().mode == Mode::Observe;
-        let is_known = account.is_some() || allowed.is_some() || blocks_before > 0;
+        let is_known = account.is_some()
+            || allowed.is_some()
+            || allowed_in_prefix.is_some()
+            || blocks_before > 0;
         let is_treated = block.is_some() || exempt_from.is_some() || campaign.is_some();
         if !is_known && !is_treated && !self.has_history(target) {
             return Err(Refusal::new(Kind::No, format!("nothing is known of {address}"), ""));
@@ -60,6 +65,7 @@ impl RequestHandler {
             observed,
             exempt_from,
             allowed,
+            allowed_in_prefix,
             touched: ports.len() as u64,
             ports: ports.iter().map(|touch| touch.port.to_string()).collect(),
             scans: scans.iter().map(ToString::to_string).collect(),
@@ -91,6 +97,7 @@ impl RequestHandler {
             block: Some(row.clone()).filter(|row| row.state != State::Reported),
             exempt_from: None,
             allowed: None,
+            allowed_in_prefix: None,
             ports: Vec::new(),
             touched: 0,
             scans: Vec::new(),
@@ -135,11 +142,13 @@ impl RequestHandler {
     fn look_up(&mut self, address: IpAddr) -> Result<Found, Refusal> {
         let Known { account, trace, blocks_before, slowed, campaign } =
             self.packets.ask(|answer| Command::Account(address, answer))?;
-        let allowed = {
-            let protected = Arc::clone(&self.view.lock().protected);
-            let entry = protected.iter().find(|(network, _)| network.contains(&address));
-            entry.map(|entry| self.allow_row(entry))
-        };
+        let protected = Arc::clone(&self.view.lock().protected);
+        let entry = protected.iter().find(|(network, _)| network.contains(&address));
+        let allowed = entry.map(|entry| self.allow_row(entry));
+        let prefix = Source::of(address, self.config().block.ipv6.first).network();
+        let entry = protected.iter().find(|(network, _)| prefix.contains(*network));
+        let entry = entry.filter(|_| allowed.is_none());
+        let allowed_in_prefix = entry.map(|entry| self.allow_row(entry));
         // The rules accept a never-blocked address before they look for a block around it.
         let is_observed = self.config().mode == Mode::Observe;
         let (block, exempt_from) = if allowed.is_some() || is_observed {
@@ -159,7 +168,17 @@ impl RequestHandler {
             && campaign.is_some_and(|(view, _)| view.until.is_some())
             && !self.is_known_client(address)?;
         let block = block.or_else(|| campaign.as_ref().filter(|_| is_held).map(campaign_row));
-        Ok(Found { account, trace, blocks_before, allowed, block, exempt_from, proof, campaign })
+        Ok(Found {
+            account,
+            trace,
+            blocks_before,
+            allowed,
+            allowed_in_prefix,
+            block,
+            exempt_from,
+            proof,
+            campaign,
+        })
     }
 
     /// Whether an address completed connections lately, for which the rules exempt it from campaigns.
@@ -188,7 +207,7 @@ impl RequestHandler {
     pub(super) fn test(&mut self, address: IpAddr, ports: &[Port]) -> Result<Tested, Refusal> {
         let found = self.look_up(address)?;
         let standing = self.standing(&found);
-        let Found { account, allowed, block, exempt_from, .. } = found;
+        let Found { account, allowed, allowed_in_prefix, block, exempt_from, .. } = found;
         let config = self.config();
         let is_observed = config.mode == Mode::Observe;
         let is_silent =
@@ -205,6 +224,7 @@ impl RequestHandler {
             standing,
             observed: is_observed,
             allowed,
+            allowed_in_prefix,
             block,
             exempt_from,
             touched: account.map_or(0, |account| account.ports.len() as u64),

@@ -8,10 +8,11 @@ use super::super::supervisor::{NotSwitched, Order, Reloaded};
 use super::super::switches::Switch;
 use super::{RequestHandler, defect, failed};
 use crate::config::{Config, DEFAULT_PATH, Keyword, Mode};
-use crate::control::{Kind, Refusal, Request, Target};
+use crate::control::{Kind, Refusal, Reply, Request, Target};
 use crate::enforce::{BlockError, UnblockedAll};
 use crate::engine::{Source, Unblocked};
 use crate::errors::error_chain;
+use crate::helper::protocol::TEST_TARGET;
 use crate::journal::format::duration;
 use crate::netlink::sock_diag::SockDiag;
 use crate::nft::TIMEOUT_DAYS_MAX;
@@ -35,6 +36,7 @@ impl RequestHandler {
             Request::Observe {} => self.switch(Switch::Observe),
             Request::Off { seconds } => self.switch(Switch::Off(time(seconds)?)),
             Request::On {} => self.switch(Switch::On),
+            Request::TestResponse {} => self.test_responses(),
             other => Err(defect(&other)),
         }
     }
@@ -269,6 +271,31 @@ impl RequestHandler {
             Switch::Off(None) => "detection is off until \"portsentryctl on\" or the next start: nothing is watched, blocks stay".to_owned(),
             Switch::On => "detection is on".to_owned(),
         })
+    }
+
+    /// Which responses a test runs.
+    pub(super) fn testing(&self) -> Reply {
+        let config = self.config();
+        let respond = &config.respond;
+        Reply::Testing {
+            command: (!respond.command.is_empty()).then_some(respond.command_timeout.as_secs()),
+            hosts_deny: respond.hosts_deny.enabled,
+        }
+    }
+
+    fn test_responses(&self) -> Result<String, Refusal> {
+        let config = self.config();
+        if config.respond.command.is_empty() && !config.respond.hosts_deny.enabled {
+            let message = "no response is configured";
+            let remedy = "set respond.command or respond.hosts_deny and reload";
+            return Err(Refusal::new(Kind::No, message, remedy));
+        }
+        if !self.status.helper.test() {
+            return Err(failed(
+                "the helper process, which runs the responses, does not run".into(),
+            ));
+        }
+        Ok(format!("the responses are run for {TEST_TARGET}"))
     }
 
     fn reload(&mut self) -> Result<String, Refusal> {

@@ -125,6 +125,11 @@ impl HelperClient {
         }
     }
 
+    /// Runs the responses once, for the host of tests, whatever the mode. `false`: there will be none.
+    pub fn test(&self) -> bool {
+        self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Test).is_ok()
+    }
+
     /// Starts a name lookup; the answer goes to the journal. Never waits; `false`: there will be no
     /// answer.
     pub fn resolve(&self, address: IpAddr) -> bool {
@@ -178,7 +183,7 @@ impl HelperClient {
             Err(Item::Blocked(_) | Item::Unblocked(_)) => {
                 self.shared.list_wanted.store(true, Ordering::Relaxed)
             }
-            Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_)) => {}
+            Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_) | Item::Test) => {}
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Pure: [`super::HelperClient`] decides what is sent, and when.
 
 use super::shared::BlockInForce;
-use crate::config::{ClassicMode, Config};
+use jiff::Timestamp;
+
+use crate::config::{ClassicMode, CommandOn, Config, Keyword};
 use crate::engine::{Reason, Report, Source};
 use crate::helper::process::Process;
-use crate::helper::protocol::{Blocked, HostsDeny, LIST_CHUNK, List, Order, Run, Settings};
+use crate::helper::protocol::{
+    Blocked, HostsDeny, LIST_CHUNK, List, Order, Run, Settings, TEST_TARGET,
+};
 use crate::journal::{Event, Notice, format};
-use crate::probe::{Port, Transport};
+use crate::probe::{Port, ScanKind, Transport};
 
 pub(super) fn has_files(config: &Config) -> bool {
     config.respond.hosts_deny.enabled || config.blocked_file.is_some()
@@ -54,6 +58,26 @@ pub(super) fn run(
         reason: reason.to_string(),
         state: state.to_owned(),
     }
+}
+
+/// A run of the command for the host of tests, as for a scan.
+pub(super) fn test_run(config: &Config) -> Run {
+    let state = config.respond.command_on.first().copied().unwrap_or(CommandOn::Blocked);
+    Run {
+        target: TEST_TARGET.to_owned(),
+        port: 1,
+        mode: mode_word(config, Transport::Tcp).unwrap_or_default().to_owned(),
+        protocol: Transport::Tcp.name().to_owned(),
+        scan: ScanKind::Syn.name().to_owned(),
+        reason: "a test of the responses, no scan".to_owned(),
+        state: state.word().to_owned(),
+    }
+}
+
+/// A block of the host of tests.
+pub(super) fn test_block() -> Blocked {
+    let at = Timestamp::now().as_second();
+    Blocked { target: TEST_TARGET.to_owned(), mode: None, at, line: None }
 }
 
 /// A block as a line of text files. A block adopted from an earlier run keeps its line in the file,

@@ -27,6 +27,8 @@ pub(super) enum Item {
     Blocked(BlockInForce),
     /// A block is over.
     Unblocked(Source),
+    /// Run the command and write the line of hosts.deny once, for the host of tests.
+    Test,
     /// Look up a name.
     Resolve(IpAddr),
 }

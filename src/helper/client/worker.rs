@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::orders::{blocked, has_files, list, run, settings};
+use super::orders::{blocked, has_files, list, run, settings, test_block, test_run};
 use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, Request, Shared};
 use super::{HelperClient, QUEUE, wanted};
 use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
 use crate::helper::process::{OWN_PROGRAM, Process};
-use crate::helper::protocol::{Message, Order};
+use crate::helper::protocol::{Message, Order, TEST_TARGET};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
 use crate::sys::mailbox::{self, Inbox};
 use crate::sys::{self, poll};
@@ -62,6 +62,8 @@ struct Worker {
     asked_at: Option<Instant>,
     /// Whether it got orders since its last answer.
     ordered: bool,
+    /// The line of the host of tests is to be taken out of hosts.deny when it is there.
+    is_testing: bool,
 }
 
 impl HelperClient {
@@ -92,6 +94,7 @@ impl HelperClient {
             dropped_reported_at: None,
             asked_at: None,
             ordered: false,
+            is_testing: false,
         };
         worker.start_helper();
         std::thread::Builder::new().name("helper".to_owned()).spawn(move || worker.run())?;
@@ -238,8 +241,19 @@ impl Worker {
                 }
                 Item::Blocked(block) => self.order(&Order::Blocked(blocked(config, &block))),
                 Item::Unblocked(source) => self.order(&Order::Unblocked(source.to_string())),
+                Item::Test => self.test(),
                 Item::Resolve(address) => self.order(&Order::Resolve(address)),
             }
+        }
+    }
+
+    fn test(&mut self) {
+        if !self.config.respond.command.is_empty() {
+            self.order(&Order::Run(test_run(&self.config)));
+        }
+        if self.config.respond.hosts_deny.enabled {
+            self.order(&Order::Blocked(test_block()));
+            self.is_testing = true;
         }
     }
 
@@ -309,7 +323,12 @@ impl Worker {
                         .failed
                         .fetch_add(u64::from(*ended != Ended::Success), Ordering::Relaxed);
                 }
+                let is_tested =
+                    matches!(&response, Response::Denied { target, .. } if target == TEST_TARGET);
                 self.journal.notify(Notice::Response(response));
+                if is_tested && std::mem::take(&mut self.is_testing) {
+                    self.order(&Order::Unblocked(TEST_TARGET.to_owned()));
+                }
             }
             Message::Name { address, name } => self.journal.name_found(address, name),
             Message::ListWanted => self.shared.list_wanted.store(true, Ordering::Relaxed),

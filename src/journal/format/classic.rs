@@ -8,6 +8,8 @@
 //! * `manually exclude port: N` has no blank after the number; a pattern without `$` still matches;
 //! * a block names nftables, its duration and its reason, and is logged after the kernel
 //!   acknowledged it;
+//! * what is watched is one line a protocol; 1.2's lines for each port are logged at level debug,
+//!   since they hid what mattered at a start;
 //! * "is already blocked" is logged at level debug, when a block is renewed: 1.2 flooded the log
 //!   with it;
 //! * a failed command is an error with its status and the start of its output: 1.2 logged that it
@@ -49,7 +51,7 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
             vec![format!("adminalert: PortSentry {} is starting.", env!("CARGO_PKG_VERSION"))]
         }
         Notice::Watching { transport, mode, ports, excluded, services } => {
-            watching(*transport, mode, ports, excluded, services)
+            return watching(*transport, mode, ports, excluded, services);
         }
         Notice::Active => vec!["adminalert: PortSentry is now active and listening.".to_owned()],
         Notice::Stopping { blocks_left } => {
@@ -66,8 +68,13 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
             texts.push("adminalert: Nothing is watched until the next start.".to_owned());
             texts
         }
-        Notice::Reloaded => {
-            vec!["adminalert: PortSentry has reloaded its configuration.".to_owned()]
+        Notice::Reloaded { changes } if changes.is_empty() => {
+            vec!["adminalert: PortSentry has reloaded its configuration: no change.".to_owned()]
+        }
+        Notice::Reloaded { changes } => {
+            let first = "adminalert: PortSentry has reloaded its configuration.".to_owned();
+            let changed = changes.iter().map(|change| format!("adminalert: Changed: {change}"));
+            std::iter::once(first).chain(changed).collect()
         }
         Notice::Switched { mode, detection, confirm_within, on_within, why } => {
             let unless = confirm_within
@@ -169,9 +176,33 @@ fn respond(response: &Response) -> String {
 /// Findings of a refused configuration that are logged; `portsentry --check` shows all of them.
 const FINDINGS_MAX: usize = 60;
 
-/// The watched ports, as 1.2 logged them at its start, for one transport. `Ignored` ports are those
-/// of local services and the excluded ones, in order.
+/// What is watched of one transport.
 fn watching(
+    transport: Transport,
+    mode: &str,
+    ports: &PortSet,
+    excluded: &PortSet,
+    services: &PortSet,
+) -> Vec<Line> {
+    let watched = ports.without(excluded);
+    let taken = watched.without(&watched.without(services));
+    let taken = if taken.is_empty() {
+        String::new()
+    } else {
+        format!("; services listen on {} of them: {taken}", taken.count())
+    };
+    let name = transport_name(transport);
+    let ports_of = count(watched.count().into(), &format!("{name} port"));
+    let first = format!("adminalert: Watching {ports_of} in mode {mode}: {watched}{taken}");
+    let classic = classic_watching(transport, mode, ports, excluded, services);
+    std::iter::once(Line::classic(Level::Info, first))
+        .chain(classic.into_iter().map(|text| Line::classic(Level::Debug, text)))
+        .collect()
+}
+
+/// The same as 1.2 logged it. `Ignored` ports are those of local services and the excluded ones, in
+/// order.
+fn classic_watching(
     transport: Transport,
     mode: &str,
     ports: &PortSet,
@@ -332,6 +363,11 @@ fn scan(probe: &Probe, not_blocked: Option<NotBlocked>, host: Option<&HostName>)
         // The command has its own line, as has a slowed source; 1.2 logged no more either
         // (`BLOCK_TCP="2"`).
         None | Some(NotBlocked::TcpCommand | NotBlocked::UdpCommand | NotBlocked::Slowed) => {}
+        // A line of this kind alone does not tell which entry of the list it is, nor why.
+        Some(NotBlocked::NeverBlock) => texts.push(format!(
+            "{}; portsentryctl test {source} tells why",
+            why(NotBlocked::NeverBlock)
+        )),
         Some(other) => texts.push(why(other)),
     }
     texts

@@ -42,7 +42,9 @@ pub(in crate::journal) fn facts(event: &Event) -> Vec<Fact> {
         Notice::Stopping { blocks_left } => {
             vec![kind("stopping"), ("blocks_left", (*blocks_left).into())]
         }
-        Notice::Reloaded => vec![kind("reloaded")],
+        Notice::Reloaded { changes } => {
+            vec![kind("reloaded"), ("changes", short(&changes.join("; ")).into())]
+        }
         Notice::Switched { mode, detection, confirm_within, on_within, why } => {
             vec![
                 kind("switched"),
@@ -331,7 +333,7 @@ block-failed: address name error
 unblocked: address name ending
 exempted: address name network
 unblock-failed: address name error
-reloaded:
+reloaded: changes
 switched: mode detection confirm_within on_within why
 control: uid user pid login command done result
 reload-refused: findings

@@ -101,7 +101,7 @@ fn place(notice: &Notice) -> usize {
         Notice::Watching { .. } => 6,
         Notice::Active => 7,
         Notice::Stopping { .. } => 8,
-        Notice::Reloaded => 9,
+        Notice::Reloaded { .. } => 9,
         Notice::ReloadRefused { .. } => 10,
         Notice::Lost { .. } => 11,
         Notice::NeverBlock { .. } => 12,

@@ -24,7 +24,7 @@ pub(crate) use classic::history;
 pub(crate) use facts::Fact;
 pub(super) use facts::facts;
 pub(crate) use json::{line as json, printable_json};
-pub(crate) use phrases::duration;
+pub(crate) use phrases::{duration, offset};
 
 /// Longest line in bytes. rsyslog(8) takes 8 KiB by default; lists of ports and findings need some
 /// room.
@@ -149,7 +149,7 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Watching { .. }
         | Notice::Active
         | Notice::Stopping { .. }
-        | Notice::Reloaded
+        | Notice::Reloaded { .. }
         | Notice::Switched { .. }
         | Notice::Control { .. }
         | Notice::Status(_)
@@ -388,7 +388,10 @@ pub(crate) mod samples {
                 exempt: "10.77.1.1/32".parse().unwrap(),
             }),
             Notice::Engine(Report::UnblockFailed { source: host, error: "busy".into() }),
-            Notice::Reloaded,
+            Notice::Reloaded {
+                changes: vec!["scan_trigger: 2 -> 5".into(), "resolve: false -> true".into()],
+            },
+            Notice::Reloaded { changes: Vec::new() },
             Notice::Switched {
                 mode: "enforce",
                 detection: "paused",

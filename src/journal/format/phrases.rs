@@ -66,6 +66,14 @@ pub(super) fn count(n: u64, one: &str) -> String {
     format!("{n} {one}{}", if n == 1 { "" } else { "s" })
 }
 
+/// The offset of a local time, as RFC 3339 has it: `Z`, `+01:00`.
+pub(crate) fn offset(local: &jiff::ZonedDateTime) -> String {
+    match local.offset().is_zero() {
+        true => "Z".to_owned(),
+        false => local.strftime("%:z").to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

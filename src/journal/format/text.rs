@@ -70,7 +70,8 @@ event=block-failed address=10.77.1.1 error=\"no space in set\\nof 10\"
 event=unblocked address=10.77.1.1 ending=expired
 event=exempted address=10.77.1.1 network=10.0.0.0/8
 event=unblock-failed address=10.77.1.1 error=busy
-event=reloaded
+event=reloaded changes=\"scan_trigger: 2 -> 5; resolve: false -> true\"
+event=reloaded changes=\"\"
 event=switched mode=enforce detection=paused confirm_within=300 on_within=60
 event=switched mode=observe detection=on why=\"enforcing was not confirmed in time\"
 event=control uid=0 user=root pid=12 login=ada command=\"block 10.77.1.1 --for 0\" done=true result=\"10.77.1.1 is blocked\\nuntil \\u001b[2J\"

@@ -252,6 +252,7 @@ impl Handler for FakeHandler {
                     block: Some(block),
                     exempt_from: None,
                     allowed: None,
+                    allowed_in_prefix: None,
                     ports: vec!["tcp/1".into(), "tcp/2".into()],
                     touched: 2,
                     scans: vec!["syn".into()],
@@ -291,6 +292,7 @@ impl Handler for FakeHandler {
                     standing: Standing::Slowed,
                     observed: false,
                     allowed: None,
+                    allowed_in_prefix: None,
                     block: Some(BlockRow {
                         state: State::Slowed,
                         packets: None,
@@ -346,6 +348,7 @@ impl Handler for FakeHandler {
             | Request::Observe {}
             | Request::Off { .. }
             | Request::On {} => Reply::Done { message: "switched".into() }.into(),
+            Request::TestResponse {} => no("no response is configured").into(),
             Request::Reload {} => Refusal::new(
                 Kind::Configuration,
                 "a.yaml:1:1: error: no such key\n  ports: 1\n  ^",
