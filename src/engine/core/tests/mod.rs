@@ -3,7 +3,9 @@
 
 mod campaign;
 mod configuration;
+mod holds;
 mod ipv6;
+mod longterm;
 mod manual;
 mod outcomes;
 mod probes;
