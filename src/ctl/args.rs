@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -39,13 +39,21 @@ Exit status: 0 done, 1 no (not blocked, nothing known), 64 wrong command line, 6
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Show the daemon's status.
-    Status,
-    /// List the blocks.
-    List {
-        /// What observe mode would have blocked or slowed, instead.
-        #[arg(long)]
-        would_be: bool,
+    Status {
+        /// Say in one line whether all is well, as a plugin of Nagios or Icinga does: exit status 0
+        /// is OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+        #[arg(long, conflicts_with = "json")]
+        check: bool,
     },
+    /// Print the daemon's figures as metrics, in OpenMetrics.
+    Metrics {
+        /// Replace this file by them instead, in the format that node_exporter's textfile collector
+        /// reads. A daemon that does not answer is not up there.
+        #[arg(long, value_name = "PATH")]
+        textfile: Option<PathBuf>,
+    },
+    /// List the blocks.
+    List(List),
     /// Show the state of an address and its past: what it probed, what counted, what was decided,
     /// and what it may still do.
     Show {
@@ -63,12 +71,15 @@ pub enum Command {
         #[arg(value_name = "PORT")]
         ports: Vec<Port>,
     },
-    /// Block an address or a network.
+    /// Block addresses or networks.
     Block {
-        /// The address, or the network in CIDR form. For an IPv6 address the whole prefix is
+        /// The addresses, or networks in CIDR form. For an IPv6 address the whole prefix is
         /// blocked.
-        #[arg(value_name = "ADDR|NET")]
-        address: Target,
+        #[arg(value_name = "ADDR|NET", required_unless_present = "from")]
+        addresses: Vec<Target>,
+        /// Also those in a file, one a line; `-`: standard input. What follows # or ; is a comment.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
         /// Duration: 30s, 2h, "1day 12h"; 0: permanent. Without it, the configured duration.
         #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
         time: Option<Duration>,
@@ -79,11 +90,11 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Unblock an address or a network, or everything.
+    /// Unblock addresses or networks, or everything.
     Unblock {
-        /// The address or network.
+        /// The addresses or networks.
         #[arg(value_name = "ADDR|NET", required_unless_present = "all", conflicts_with = "all")]
-        address: Option<Target>,
+        addresses: Vec<Target>,
         /// Unblock everything; asks first on a terminal.
         #[arg(long)]
         all: bool,
@@ -143,6 +154,45 @@ pub enum Command {
     On,
     /// Show events as they happen.
     Watch,
+}
+
+/// The options of `list`. Without any, everything, in the order of addresses.
+#[derive(Debug, Clone, PartialEq, Default, Args)]
+pub struct List {
+    /// What observe mode would have blocked or slowed, instead.
+    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "sort", "limit"])]
+    pub would_be: bool,
+    /// Only sources of scans whose address is proven.
+    #[arg(long)]
+    pub proven: bool,
+    /// Only slowed sources.
+    #[arg(long)]
+    pub slowed: bool,
+    /// Only what began since then: 1h, 7d, a date (2026-11-20), or a time (2026-11-20T15:00).
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub since: Option<Timestamp>,
+    /// Only in this network, or around this address.
+    #[arg(long, value_name = "ADDR|NET")]
+    pub net: Option<Target>,
+    /// The most packets first, the newest, the next to end, or by address.
+    #[arg(long, value_name = "KEY")]
+    pub sort: Option<Sort>,
+    /// The first N only.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// What `list` is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sort {
+    /// Dropped packets, the most first.
+    Packets,
+    /// The beginning, the newest first.
+    Since,
+    /// The end, the next first.
+    Until,
+    /// The address.
+    Address,
 }
 
 /// The options of `history`. Without any, everything that is about a source.

@@ -19,6 +19,8 @@ pub(super) enum Failure {
     Answer,
     /// The block would end the session that it is typed in.
     OwnSession(Target),
+    /// The command line asks for what there is not; message, remedy.
+    Usage(&'static str, &'static str),
     /// The administrator did not want it after all.
     NotConfirmed,
     /// The configuration is wrong; the findings.
@@ -45,6 +47,7 @@ impl Failure {
             Self::Client(error) => error.exit_status(),
             Self::Output(_) | Self::Answer => status::SOFTWARE,
             Self::OwnSession(_) | Self::NotConfirmed => status::NO,
+            Self::Usage(..) => status::USAGE,
             Self::Configuration(_) => status::CONFIGURATION,
             Self::File(status, ..) => *status,
         }
@@ -64,6 +67,7 @@ impl Failure {
             Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
             Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
             Self::OwnSession(target) => format!("portsentryctl: {target} is not blocked: it is the other end of this SSH session\n  --force blocks it all the same\n"),
+            Self::Usage(message, remedy) => format!("portsentryctl: {message}\n  {remedy}\n"),
             Self::NotConfirmed => "portsentryctl: nothing was changed\n".to_owned(),
             Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
             Self::File(_, message, remedy) => format!("portsentryctl: {}\n  {}\n", printable(message), printable(remedy)),

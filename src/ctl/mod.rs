@@ -6,12 +6,17 @@ mod args;
 mod check;
 mod csv;
 mod failure;
+mod health;
 mod import;
+mod list;
+mod metrics;
 mod observed;
 mod overview;
 mod responses;
 mod run;
+mod screen;
 mod session;
+mod several;
 mod show;
 mod table;
 mod timeline;
@@ -22,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-pub use args::{AllowCommand, Arguments, Command, History, Import, ObserveCommand};
+pub use args::{AllowCommand, Arguments, Command, History, Import, List, ObserveCommand, Sort};
 pub use show::Zone;
 
 /// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).
@@ -44,6 +49,7 @@ mod status {
 /// Runs the program.
 pub fn main() -> ExitCode {
     crate::sys::process::abort_on_panic();
+    screen::Screen::look();
     let mut err = io::stderr().lock();
     let zone = Zone::system().unwrap_or_else(|unknown| {
         let _ = writeln!(err, "portsentryctl: {unknown}");

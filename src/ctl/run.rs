@@ -1,6 +1,7 @@
 //! The subcommands: each sends a request and prints the answer.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,10 +10,13 @@ use serde_json::json;
 use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
-use super::{check, csv, import, observed, overview, responses, session, show, status, timeline};
+use super::{
+    check, csv, health, import, metrics, observed, overview, responses, session, several, show,
+    status, timeline,
+};
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
-    HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Target,
+    HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Status, Target,
 };
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
@@ -34,10 +38,13 @@ pub(super) fn run(
         }
         Command::TestResponse => return responses::run(&arguments.socket, json, out),
         Command::Import(options) => return import::run(options, json, out, err),
-        Command::Status => Request::Status {},
-        Command::List { would_be: false } => Request::List {},
-        Command::List { would_be: true }
-        | Command::Observe { command: Some(ObserveCommand::Report) } => Request::Observed {},
+        Command::Status { check: true } => return plugin(arguments, out),
+        Command::Metrics { textfile } => return figures(arguments, textfile.as_deref(), out),
+        Command::Status { check: false } => Request::Status {},
+        Command::List(options) if !options.would_be => Request::List {},
+        Command::List(_) | Command::Observe { command: Some(ObserveCommand::Report) } => {
+            Request::Observed {}
+        }
         Command::Observe { command: None } => Request::Observe {},
         Command::Enforce { confirm } => {
             Request::Enforce { seconds: confirm.as_ref().map(Duration::as_secs) }
@@ -50,24 +57,30 @@ pub(super) fn run(
             address: *address,
             ports: ports.iter().copied().map(PortName).collect(),
         },
-        Command::Block { address, force: false, .. }
-            if session::peer().is_some_and(|peer| address.network().contains(&peer)) =>
-        {
-            return Err(Failure::OwnSession(*address));
-        }
-        Command::Block { address, time, reason, force } => Request::Block {
-            address: *address,
-            seconds: time.as_ref().map(Duration::as_secs),
-            reason: reason.clone(),
-            force: *force,
-        },
-        Command::Unblock { address: Some(address), .. } => Request::Unblock { address: *address },
-        Command::Unblock { address: None, yes, .. } => {
-            if !*yes && !confirmed(arguments, err)? {
-                return Err(Failure::NotConfirmed);
+        Command::Block { addresses, from, time, reason, force } => {
+            let seconds = time.as_ref().map(Duration::as_secs);
+            let ([address], None) = (addresses.as_slice(), from) else {
+                let options = several::Options { seconds, reason, force: *force };
+                return several::block(arguments, addresses, from.as_deref(), options, out, err);
+            };
+            if !*force && session::peer().is_some_and(|peer| address.network().contains(&peer)) {
+                return Err(Failure::OwnSession(*address));
             }
-            Request::UnblockAll {}
+            let (reason, force) = (reason.clone(), *force);
+            Request::Block { address: *address, seconds, reason, force }
         }
+        Command::Unblock { addresses, .. } if addresses.len() > 1 => {
+            return several::unblock(arguments, addresses, out, err);
+        }
+        Command::Unblock { addresses, yes, .. } => match addresses.first() {
+            Some(address) => Request::Unblock { address: *address },
+            None => {
+                if !*yes && !confirmed(arguments, err)? {
+                    return Err(Failure::NotConfirmed);
+                }
+                Request::UnblockAll {}
+            }
+        },
         Command::Allow { command: AllowCommand::List } => Request::AllowList {},
         Command::Allow { command: AllowCommand::Add { address } } => {
             Request::AllowAdd { address: *address }
@@ -90,24 +103,41 @@ pub(super) fn run(
             let part = |reply| {
                 if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
             };
-            list(&mut client, first, part, out, json, show::blocks(), |row| show::block(row, zone))?
+            let Command::List(options) = &arguments.command else { return Err(Failure::Answer) };
+            let cells = |row| show::block(row, zone);
+            let mut rows = Rows::new(out, json, show::blocks(), cells);
+            let mut kept = Vec::new();
+            each(&mut client, first, part, |row| {
+                if !options.selects(&row) {
+                    return Ok(());
+                }
+                if options.is_in_order() && options.limit.is_none() {
+                    return rows.add(row);
+                }
+                kept.push(row);
+                Ok(())
+            })?;
+            options.arrange(&mut kept);
+            kept.into_iter().try_for_each(|row| rows.add(row))?;
+            rows.end()?
         }
         (Request::History(_), first @ Reply::History { .. }) if matches!(&arguments.command, Command::History(options) if options.csv) =>
         {
             csv::header(out)?;
-            each_past(&mut client, first, |row| Ok(csv::row(out, row)?))?
+            each(&mut client, first, rows_of, |row| Ok(csv::row(out, row)?))?
         }
         (Request::Observed {}, Reply::Observed(found)) => {
-            if matches!(arguments.command, Command::List { .. }) {
+            if matches!(arguments.command, Command::List(_)) {
                 print(out, json, &found.sources, |out| observed::list(out, &found, zone))?
             } else {
                 print(out, json, &found, |out| observed::report(out, &found, zone))?
             }
         }
         (Request::History(_), first @ Reply::History { .. }) => {
-            list(&mut client, first, rows_of, out, json, show::history(), |row| {
-                show::past(row, zone)
-            })?
+            let cells = |row| show::past(row, zone);
+            let mut rows = Rows::new(out, json, show::history(), cells);
+            each(&mut client, first, rows_of, |row| rows.add(row))?;
+            rows.end()?
         }
         (Request::Show { address }, Reply::Shown(shown)) => {
             let history = history_of(&mut client, address)?;
@@ -134,15 +164,53 @@ pub(super) fn run(
     Ok(status::DONE)
 }
 
+/// The daemon's status.
+fn status_of(arguments: &Arguments) -> Result<Box<Status>, Failure> {
+    match Client::connect(&arguments.socket)?.ask(&Request::Status {})? {
+        Reply::Status(status) => Ok(status),
+        _ => Err(Failure::Answer),
+    }
+}
+
+/// `status --check`: whatever happens is told as a plugin tells it.
+fn plugin(arguments: &Arguments, out: &mut dyn Write) -> Result<u8, Failure> {
+    let level = match status_of(arguments) {
+        Ok(status) => health::check(out, &status)?,
+        Err(failure) => health::unanswered(out, &failure)?,
+    };
+    Ok(level.exit_status())
+}
+
+/// `metrics`.
+fn figures(
+    arguments: &Arguments,
+    textfile: Option<&Path>,
+    out: &mut dyn Write,
+) -> Result<u8, Failure> {
+    if arguments.json {
+        let message = "metrics are not JSON";
+        return Err(Failure::Usage(
+            message,
+            "\"portsentryctl --json status\" has the same figures",
+        ));
+    }
+    let status = status_of(arguments);
+    match textfile {
+        Some(path) => {
+            metrics::write(path, status.as_deref().ok())?;
+            status?;
+        }
+        None => metrics::print(out, &*status?)?,
+    }
+    Ok(status::DONE)
+}
+
 /// Asks whether everything is to be unblocked, where a person can answer.
 fn confirmed(arguments: &Arguments, err: &mut dyn Write) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    let mut client = Client::connect(&arguments.socket)?;
-    let Reply::Status(status) = client.ask(&Request::Status {})? else {
-        return Err(Failure::Answer);
-    };
+    let status = status_of(arguments)?;
     let blocks = show::count(status.blocked, "block");
     let slowed = show::count(status.slowed, "slowed source");
     write!(err, "End {blocks} and release {slowed}? [y/N] ")?;
@@ -180,15 +248,16 @@ fn rows_of(reply: Reply) -> Option<(Vec<HistoryRow>, bool)> {
     if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
 }
 
-/// Takes the rows of a history that arrives in parts.
-fn each_past(
+/// Takes the rows of a list that arrives in parts, each of which `part` unpacks.
+fn each<T>(
     client: &mut Client,
     first: Reply,
-    mut take: impl FnMut(HistoryRow) -> Result<(), Failure>,
+    part: impl Fn(Reply) -> Option<(Vec<T>, bool)>,
+    mut take: impl FnMut(T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut reply = first;
     loop {
-        let (rows, more) = rows_of(reply).ok_or(Failure::Answer)?;
+        let (rows, more) = part(reply).ok_or(Failure::Answer)?;
         rows.into_iter().try_for_each(&mut take)?;
         if !more {
             return Ok(());
@@ -205,7 +274,7 @@ fn history_of(client: &mut Client, address: Target) -> Result<Vec<HistoryRow>, F
         answer => answer?,
     };
     let mut rows = Vec::new();
-    each_past(client, first, |row| {
+    each(client, first, rows_of, |row| {
         rows.push(row);
         Ok(())
     })?;
@@ -229,41 +298,42 @@ fn lines(out: &mut dyn Write, json: bool, key: &str, text: &str) -> io::Result<(
     })
 }
 
-/// Prints a list that arrives in parts, each of which `part` unpacks: a JSON array with a row on a
-/// line, or `table` with the cells of each row.
-fn list<T: Serialize, const N: usize>(
-    client: &mut Client,
-    first: Reply,
-    part: impl Fn(Reply) -> Option<(Vec<T>, bool)>,
-    out: &mut dyn Write,
+/// Rows that are printed: a JSON array with a row on a line, or a table with the cells of each row.
+struct Rows<'o, F, const N: usize> {
+    out: &'o mut dyn Write,
     json: bool,
-    mut table: Table<N>,
-    cells: impl Fn(T) -> [String; N],
-) -> Result<(), Failure> {
-    let mut reply = first;
-    let mut before = "[\n  ";
-    loop {
-        let (rows, more) = part(reply).ok_or(Failure::Answer)?;
-        for row in rows {
-            if json {
-                let text = serde_json::to_string(&row).map_err(io::Error::other)?;
-                write!(out, "{before}{}", printable_json(&text))?;
-                before = ",\n  ";
-            } else {
-                table.row(out, cells(row))?;
-            }
-        }
-        if !more {
-            break;
-        }
-        reply = client.receive(Some(ANSWER_TIMEOUT))?;
+    table: Table<N>,
+    cells: F,
+    /// What stands before the next row of the array.
+    before: &'static str,
+}
+
+impl<'o, F, const N: usize> Rows<'o, F, N> {
+    fn new(out: &'o mut dyn Write, json: bool, table: Table<N>, cells: F) -> Self {
+        Self { out, json, table, cells, before: "[\n  " }
     }
-    if json {
-        writeln!(out, "{}", if before.starts_with(',') { "\n]" } else { "[]" })?
-    } else {
-        table.end(out)?
+
+    fn add<T: Serialize>(&mut self, row: T) -> Result<(), Failure>
+    where
+        F: Fn(T) -> [String; N],
+    {
+        if self.json {
+            let text = serde_json::to_string(&row).map_err(io::Error::other)?;
+            write!(self.out, "{}{}", self.before, printable_json(&text))?;
+            self.before = ",\n  ";
+        } else {
+            self.table.row(self.out, (self.cells)(row))?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn end(self) -> io::Result<()> {
+        match self.json {
+            true if self.before.starts_with(',') => writeln!(self.out, "\n]"),
+            true => writeln!(self.out, "[]"),
+            false => self.table.end(self.out),
+        }
+    }
 }
 
 /// Prints events until the daemon ends or the output is closed.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::screen::{Colour, Screen, width as columns};
 use crate::journal::format::printable;
 
 /// Rows that determine the width of the columns. A longer table is printed while it is read; a
@@ -56,11 +57,12 @@ impl<const N: usize> Table<N> {
         let mut widths = [0; N];
         for cells in waiting.iter().chain(std::iter::once(&header)) {
             for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(columns(cell));
             }
         }
         self.widths = Some(widths);
-        self.write(out, &widths, &header)?;
+        let header = Screen::current().paint(Colour::Bold, &self.line(&widths, &header));
+        writeln!(out, "{header}")?;
         waiting.iter().try_for_each(|cells| self.write(out, &widths, cells))
     }
 
@@ -70,13 +72,28 @@ impl<const N: usize> Table<N> {
         widths: &[usize; N],
         cells: &[String; N],
     ) -> io::Result<()> {
+        let line = self.line(widths, cells);
+        let colour = cells.iter().find_map(|cell| match cell.as_str() {
+            "blocked" => Some(Colour::Red),
+            "slowed" => Some(Colour::Yellow),
+            _ => None,
+        });
+        match colour {
+            Some(colour) => writeln!(out, "{}", Screen::current().paint(colour, &line)),
+            None => writeln!(out, "{line}"),
+        }
+    }
+
+    /// The line of a row, as far as the terminal has room.
+    fn line(&self, widths: &[usize; N], cells: &[String; N]) -> String {
         let mut line = String::new();
         for ((cell, width), (_, align)) in cells.iter().zip(widths).zip(&self.columns) {
+            let room = " ".repeat(width.saturating_sub(columns(cell)));
             match align {
-                Align::Left => line.push_str(&format!("{cell:<width$}  ")),
-                Align::Right => line.push_str(&format!("{cell:>width$}  ")),
+                Align::Left => line.extend([cell, room.as_str(), "  "]),
+                Align::Right => line.extend([room.as_str(), cell, "  "]),
             }
         }
-        writeln!(out, "{}", line.trim_end())
+        Screen::current().fit(line.trim_end())
     }
 }

@@ -56,7 +56,7 @@ use crate::sys::schedule;
 use crate::sys::signals::{self, Signals};
 use options::Options;
 use protected::Guard;
-use requests::RequestHandler;
+use requests::{Orders, RequestHandler};
 use supervisor::Supervisor;
 use switches::Switches;
 use view::{SharedView, View};
@@ -247,6 +247,7 @@ fn start(
         store: store.clone(),
         events: events.clone(),
     };
+    let requests_under_way = Orders::default();
     let mut handler = || -> Box<dyn control::Handler> {
         Box::new(RequestHandler {
             packets: packets.clone(),
@@ -254,6 +255,7 @@ fn start(
             connection: None,
             view: view.clone(),
             status: sources.clone(),
+            orders: requests_under_way.clone(),
         })
     };
     let watched = journal.clone();

@@ -5,11 +5,14 @@
 
 mod address;
 mod changes;
+mod several;
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
+
+pub(super) use several::Orders;
 
 use super::listing::{Listing, network_rows};
 use super::observed::Familiar;
@@ -21,7 +24,8 @@ use super::view::SharedView;
 use crate::config::{Config, Keyword, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow, Kind,
-    Observed, Past, PortName, Refusal, Reply, Request, State, Status, Target, WouldBeRow,
+    Observed, Past, PortName, Refusal, Reply, Request, RulesState, State, Status, Target,
+    WouldBeRow,
 };
 use crate::enforce::{Placement, view};
 use crate::engine::{ObservedView, Source};
@@ -50,11 +54,15 @@ pub(super) struct RequestHandler {
     pub view: SharedView,
     /// The figures that need counting since the start.
     pub status: status::Sources,
+    /// Orders that come in parts, of all clients.
+    pub orders: Orders,
 }
 
 impl Handler for RequestHandler {
     fn handle(&mut self, request: Request, caller: Caller, _: &Cancelled) -> Answer {
-        if request.changes() {
+        if let Request::BlockSeveral(order) = request {
+            self.block_several(caller, *order).map(Answer::from)
+        } else if request.changes() {
             let (at, about, command) = (Timestamp::now(), about(&request), request.to_string());
             let testing = (request == Request::TestResponse {}).then(|| self.testing());
             let result = self.change(request);
@@ -144,12 +152,13 @@ impl RequestHandler {
         // For large sets that are in place the engine's count has to do: a dump takes seconds.
         let mut is_counted = status.blocked <= LIGHT_DUMP as u64;
         match self.connection()?.verify(&view.ruleset) {
-            Ok(None) => {}
+            Ok(None) => status.rules = RulesState::InPlace,
             Ok(Some(difference)) => {
                 let what = format!(
                     "the rules in the kernel are not those in force: {difference}; \"portsentryctl reload\" puts them in place"
                 );
                 status.warnings.push(what);
+                status.rules = RulesState::Changed;
                 is_counted = true;
             }
             Err(error) => status.warnings.push(format!(

@@ -7,12 +7,14 @@ use super::rows::time_ahead;
 use super::view::{SharedView, View};
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
 use crate::control::{
-    Decoys, EventStore, Intake, Reflex, Repairs, Responses, Status, Store, Tracked, Watching,
+    ConfigLoaded, Decisions, Decoys, EventStore, Intake, Reflex, Repairs, Responses, RulesState,
+    Stamp, Status, Store, Tracked, Watching,
 };
+use crate::engine::{self, NotBlocked};
 use crate::helper::client::HelperClient;
 use crate::journal::{JournalHandle, Notice};
 use crate::packet::command::{Command, Figures};
-use crate::probe::{Port, Transport};
+use crate::probe::{Port, ScanKind, Transport};
 use crate::store::events::EventsHandle;
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
@@ -127,6 +129,9 @@ impl Sources {
         Ok(Status {
             mode: config.mode.word().to_owned(),
             configured_mode: view.loaded.config.mode.word().to_owned(),
+            loaded: Some(ConfigLoaded { at: Stamp(view.read.at), ok: view.read.is_in_force }),
+            // Asked of the kernel beside this.
+            rules: RulesState::Unknown,
             confirm_by: view.switches.confirm_by.map(time_ahead),
             detection: view.switches.words(&view.loaded.config).1.to_owned(),
             on_at: view.switches.on_at.map(time_ahead),
@@ -137,6 +142,9 @@ impl Sources {
             watching: watched(config).map(watching).collect(),
             sources: u64::from(figures.engine.sources),
             blocked: if config.mode == Mode::Observe { 0 } else { figures.engine.blocked as u64 },
+            blocked_most: config.block.total.into(),
+            not_in_force: figures.refused as u64,
+            decisions: decisions(&figures.engine),
             causes: None,
             slowed: figures.engine.slowed as u64,
             allowed: view.protected.len() as u64,
@@ -144,11 +152,19 @@ impl Sources {
             tracked: tracked
                 .map(|procfs::Tracked { connections, most }| Tracked { connections, most }),
             probes: figures.engine.probes,
+            by_scan: ScanKind::ALL
+                .iter()
+                .zip(figures.engine.by_scan)
+                .filter(|(_, count)| *count > 0)
+                .map(|(kind, count)| (kind.name().to_owned(), count))
+                .collect(),
             lost: figures.capture.lost,
             shed: figures.taken.shed,
             intake: intake(&figures),
             queues: figures.queues,
             held_back: journal.held_back,
+            unwritten: journal.unwritten,
+            helper: self.helper.is_up(),
             responses: Responses {
                 commands: counts.commands,
                 failed: counts.failed,
@@ -199,6 +215,42 @@ impl Sources {
             pid: std::process::id(),
             warnings,
         })
+    }
+}
+
+/// What the engine decided since the start.
+fn decisions(engine: &engine::Status) -> Decisions {
+    let reasons = NotBlocked::ALL.iter().zip(engine.not_blocked);
+    Decisions {
+        blocks: engine.blocks,
+        renewals: engine.renewals,
+        ended: engine.unblocked,
+        refused: engine.refused,
+        not_blocked: reasons
+            .filter(|(_, count)| *count > 0)
+            .map(|(why, count)| (not_blocked(*why).to_owned(), count))
+            .collect(),
+    }
+}
+
+/// The word for a reason: programs rely on it, and its text is for people.
+fn not_blocked(why: NotBlocked) -> &'static str {
+    match why {
+        NotBlocked::NeverBlock => "never_block",
+        NotBlocked::ObserveSlow => "observe_slow",
+        NotBlocked::ObserveBlock => "observe_block",
+        NotBlocked::TcpLog => "tcp_log",
+        NotBlocked::TcpCommand => "tcp_command",
+        NotBlocked::UdpLog => "udp_log",
+        NotBlocked::UdpCommand => "udp_command",
+        NotBlocked::UnprovenReport => "unproven_report",
+        NotBlocked::Slowed => "slowed",
+        NotBlocked::Nat64 => "nat64",
+        NotBlocked::PerMinute => "per_minute",
+        NotBlocked::Total => "total",
+        NotBlocked::Ambiguous => "ambiguous",
+        NotBlocked::Unwatched => "unwatched",
+        NotBlocked::Ping => "ping",
     }
 }
 

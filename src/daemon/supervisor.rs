@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
@@ -17,7 +18,7 @@ use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::status;
 use super::switches::{Switch, Switches};
-use super::view::{SharedView, View};
+use super::view::{ConfigRead, SharedView, View};
 use crate::capture;
 use crate::config::{self, Config, Loaded, Unit};
 use crate::enforce::{InForce, Services};
@@ -291,6 +292,7 @@ impl Supervisor {
         notify(&reloading);
         let result = load(&self.options).and_then(|loaded| self.take_over(loaded));
         notify(&[NotifyState::Ready]);
+        self.view.lock().read = ConfigRead { at: Timestamp::now(), is_in_force: result.is_ok() };
         self.journal.notify(match &result {
             Ok(reloaded) => Notice::Reloaded { changes: reloaded.changes.clone() },
             Err(findings) => Notice::ReloadRefused { findings: findings.clone() },
@@ -420,7 +422,8 @@ impl Supervisor {
         self.store.reconfigure(config);
         self.events.reconfigure(config);
         self.services = (services, Instant::now());
-        *self.view.lock() = View::new(loaded, switches, ruleset, protected, old.complaints);
+        let view = View::new(loaded, switches, ruleset, protected, old.complaints);
+        *self.view.lock() = View { read: old.read, ..view };
         self.stale = false;
         self.complain(complaints);
         Ok(applied)

@@ -4,6 +4,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 use super::protected::Protected;
 use super::switches::Switches;
 use crate::config::{Config, Loaded};
@@ -16,6 +18,8 @@ pub(super) struct View {
     pub config: Arc<Config>,
     /// The configuration as it was loaded.
     pub loaded: Arc<Loaded>,
+    /// When the files were read last.
+    pub read: ConfigRead,
     /// What was switched since.
     pub switches: Switches,
     /// Its rules.
@@ -39,12 +43,22 @@ impl View {
         Self {
             config: Arc::new(switches.over(&loaded.config)),
             loaded,
+            read: ConfigRead { at: Timestamp::now(), is_in_force: true },
             switches,
             ruleset: Arc::new(ruleset),
             protected: Arc::new(protected),
             complaints,
         }
     }
+}
+
+/// When the configuration was read last, and what came of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConfigRead {
+    /// When.
+    pub at: Timestamp,
+    /// It is in force; else it was refused, and the one before it stays.
+    pub is_in_force: bool,
 }
 
 /// A view that two threads share. The packet thread is none of them.

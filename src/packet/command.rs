@@ -49,6 +49,17 @@ pub enum Command {
         /// Done in the kernel, or why not.
         answer: Answer<Result<(), BlockError>>,
     },
+    /// Block many by order of the administrator, in one transaction.
+    BlockSeveral {
+        /// What.
+        sources: Vec<Source>,
+        /// For how long; `None`: until unblocked.
+        timeout: Option<Duration>,
+        /// The administrator's words.
+        text: String,
+        /// Done in the kernel, but for those in these places.
+        answer: Answer<Vec<(usize, BlockError)>>,
+    },
     /// Lift what lies in a network, exempt it from blocks around it, and lift the account that an
     /// address belongs to.
     Unblock(Source, Answer<Result<Unblocked, String>>),

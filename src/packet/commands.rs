@@ -34,6 +34,9 @@ impl PacketThread {
             Command::Block { source, timeout, text, answer } => {
                 reply(&answer, self.enforcer.block(now, source, timeout, &text))
             }
+            Command::BlockSeveral { sources, timeout, text, answer } => {
+                reply(&answer, self.enforcer.block_several(now, &sources, timeout, &text))
+            }
             Command::Unblock(target, answer) => reply(&answer, self.enforcer.unblock(now, target)),
             Command::UnblockAll(answer) => reply(&answer, self.enforcer.unblock_all(now)),
             Command::Protect(list, answer) => reply(&answer, self.enforcer.protect(now, list)),

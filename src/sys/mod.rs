@@ -16,6 +16,7 @@ pub(crate) mod schedule;
 pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod sqlite;
+pub(crate) mod terminal;
 pub(crate) mod transparent;
 pub(crate) mod users;
 pub(crate) mod wake;

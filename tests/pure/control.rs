@@ -58,6 +58,76 @@ Warning: resolve: not in force yet
     }
 }
 
+#[test]
+fn a_file_of_addresses_is_blocked_but_for_lines_that_are_told_with_their_place() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("list");
+    let mut lines = vec!["# a comment".to_owned(), String::new()];
+    // Each once, though the last is there twice.
+    lines.extend(
+        (0..2500u32).map(|n| format!("{} ; SBL{n}", std::net::Ipv4Addr::from(0x0a00_0000 + n))),
+    );
+    lines.push("10.0.9.195".into());
+    lines.extend(
+        ["192.0.2.66 # ours", "10.1.0.0/16", "2001:db8::/48\r", "example.org", "10.0.0.0/40"]
+            .map(str::to_owned),
+    );
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let path = file.to_str().unwrap();
+    let (code, out, err) =
+        daemon.ctl(&format!("block 192.0.2.1 --from {path} --for 2h --reason abuse"));
+    let forms =
+        "neither an address (192.0.2.1, 2001:db8::1) nor a network (192.0.2.0/24, 2001:db8::/48)";
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (
+            1,
+            "the rest is blocked\n",
+            format!("{path}:2504: 192.0.2.66 is never blocked (allow)\n  allow it no longer\n{path}:2507: \"example.org\" is {forms}\n{path}:2508: \"10.0.0.0/40\" is {forms}\n").as_str()
+        )
+    );
+    let asked = daemon.asked.lock().unwrap().clone();
+    let parts: Vec<_> = asked
+        .iter()
+        .map(|request| match request {
+            Request::BlockSeveral(several) => several.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        parts.iter().map(|part| (part.targets.len(), part.more)).collect::<Vec<_>>(),
+        [(1000, true), (1000, true), (504, false)]
+    );
+    assert!(
+        parts
+            .iter()
+            .all(|part| part.seconds == Some(7200) && part.reason == "abuse" && !part.force)
+    );
+    assert_eq!(parts[0].targets[..2], [target("192.0.2.1"), target("10.0.0.0")]);
+
+    let (code, out, _) = daemon.ctl(&format!("--json block --from {path}"));
+    let document = json(&out);
+    assert_eq!((code, &document["blocked"]), (1, &2502.into()));
+    assert_eq!(document["refused"][1]["line"], 2507);
+    assert_eq!(document["refused"][1]["target"], "example.org");
+    let (code, _, err) = daemon.ctl("block --from /nowhere/list");
+    assert!(
+        code == 1 && err.starts_with("portsentryctl: /nowhere/list cannot be read"),
+        "{code} {err}"
+    );
+    assert_eq!(daemon.ctl("block").0, 64);
+}
+
+#[test]
+fn several_are_unblocked_and_what_is_not_blocked_is_told() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let (code, out, err) = daemon.ctl("unblock 10.77.1.1 198.51.100.1 192.0.2.0/24 10.77.1.1");
+    assert_eq!(code, 1, "{out}{err}");
+    assert_eq!(out.lines().count(), 2, "{out}");
+    assert!(err.contains("198.51.100.1 is not blocked"), "{err}");
+}
+
 // P13
 #[test]
 fn the_list_is_sorted_aligned_and_escaped() {
@@ -1004,4 +1074,50 @@ fn root_is_answered_at_once_while_members_read_a_large_history() {
     println!("unblock took {took:?}; the first of the slow requests {first:?}");
     assert!(took * 2 < first, "{took:?} of {first:?}");
     drop((watching, hammering));
+}
+
+#[test]
+fn the_list_is_filtered_sorted_and_cut_off() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let addresses = |words: &str| -> String {
+        let (code, out, err) = daemon.ctl(&format!("--json list {words}"));
+        assert_eq!((code, err.as_str()), (0, ""), "{words}");
+        let rows = json(&out);
+        let rows = rows.as_array().unwrap().iter();
+        rows.map(|row| row["address"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    for (words, wanted) in [
+        ("--sort packets", "10.77.1.1 2001:db8:1::/64 192.0.2.0/24"),
+        ("--sort until --limit 2", "10.77.1.1 2001:db8:1::/64"),
+        ("--sort address --limit 1", "10.77.1.1"),
+        ("--proven", "2001:db8:1::/64"),
+        ("--slowed", ""),
+        ("--net 192.0.2.7", "192.0.2.0/24"),
+        ("--net 10.0.0.0/8", "10.77.1.1"),
+        ("--since 2026-11-20T15:26:40Z", "10.77.1.1 192.0.2.0/24 2001:db8:1::/64"),
+        ("--since 2026-11-20T15:26:41Z", ""),
+    ] {
+        assert_eq!(addresses(words), wanted, "{words}");
+    }
+    let (code, out, _) = daemon.ctl("list --slowed");
+    assert_eq!((code, out.as_str()), (0, "Nothing is blocked or slowed.\n"));
+    assert_eq!(daemon.ctl("list --would-be --proven").0, 64);
+    assert_eq!(daemon.ctl("list --sort size").0, 64);
+}
+
+#[test]
+fn two_hundred_thousand_rows_are_sorted_in_a_second() {
+    // The debug build takes ten times as long for each.
+    let (many, limit) =
+        if cfg!(debug_assertions) { (20_000, LONG) } else { (200_000, Duration::from_secs(1)) };
+    let daemon = Daemon::start(FakeHandler { many, ..FakeHandler::default() }, "");
+    let begun = Instant::now();
+    let (code, out, _) = daemon.ctl("list --net 10.0.0.0/8 --sort packets --limit 20");
+    let took = begun.elapsed();
+    assert!(took < limit, "{many} rows in {took:?}");
+    assert_eq!((code, out.lines().count()), (0, 21));
+    let cells: Vec<&str> = out.lines().nth(1).unwrap().split_whitespace().collect();
+    let last = many - 1;
+    let address = std::net::Ipv4Addr::from(0x0a00_0000 + last).to_string();
+    assert_eq!((cells[0], cells[5]), (address.as_str(), last.to_string().as_str()));
 }

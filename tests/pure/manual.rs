@@ -22,9 +22,9 @@ use portsentry::config::{
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, BlockRow, CampaignFigures, Cause, Causes, HistoryRow, Observed, Outcome, PortName,
-    PortUse, Proof, Queues, Reflex, Reply, Shown, Stamp, Standing, State, Status, Target, Tested,
-    TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
+    AllowRow, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, HistoryRow, Observed,
+    Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Shown, Stamp, Standing, State,
+    Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -785,6 +785,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         queues: Some(Queues::default()),
         causes: Some(Causes::default()),
         tracked: Some(Tracked::default()),
+        loaded: Some(ConfigLoaded { at: stamp, ok: true }),
         ..Status::default()
     };
     let touched =
@@ -904,9 +905,11 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     }
     // Its objects are events: portsentry(8) has their keys.
     assert_eq!(told.remove("watch"), Some(BTreeSet::new()));
+    // Its form is Prometheus'.
+    assert_eq!(told.remove("metrics"), Some(BTreeSet::new()));
     let wanted: BTreeMap<String, BTreeSet<String>> =
         documents.iter().map(|(name, document)| ((*name).to_owned(), keys_of(document))).collect();
     assert_eq!(told, wanted);
-    assert_eq!(wanted.len() + 1, commands().len(), "a command whose output nobody looked at");
+    assert_eq!(wanted.len() + 2, commands().len(), "a command whose output nobody looked at");
     assert_eq!(json!({"message": "done"}), documents[10].1);
 }

@@ -18,14 +18,16 @@ pub use line::{REPLY_MAX, VERSION, event_line, line};
 pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
 pub use reply::{
-    AllowRow, BlockRow, CampaignFigures, Cause, HistoryRow, Proof, ROWS_PER_LINE, Reply, Shown,
-    State, TouchedRow,
+    AllowRow, BlockRow, CampaignFigures, Cause, HistoryRow, NotDone, Proof, ROWS_PER_LINE, Reply,
+    Shown, State, TouchedRow,
 };
-pub use request::{KINDS_MAX, PORTS_MAX, Past, REASON_MAX, REQUEST_MAX, Request};
+pub use request::{
+    KINDS_MAX, PORTS_MAX, Past, REASON_MAX, REQUEST_MAX, Request, Several, TARGETS_MAX,
+};
 pub use stamp::Stamp;
 pub use status::{
-    Causes, Decoys, EventStore, Intake, Queues, Reflex, Repairs, Responses, Status, Store, Tracked,
-    Watching,
+    Causes, ConfigLoaded, Decisions, Decoys, EventStore, Intake, Queues, Reflex, Repairs,
+    Responses, RulesState, Status, Store, Tracked, Watching,
 };
 pub use target::{NoTarget, Target};
 pub use tested::{Outcome, PortName, PortUse, Standing, Tested, TestedPort};

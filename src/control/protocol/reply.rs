@@ -50,6 +50,13 @@ pub enum Reply {
         /// A line of hosts.deny.
         hosts_deny: bool,
     },
+    /// A part of many was blocked, but for these.
+    Several {
+        /// After the last part, a message for people about the whole.
+        message: String,
+        /// Those that are not blocked.
+        refused: Vec<NotDone>,
+    },
     /// The addresses and networks that are never blocked.
     Allowed {
         /// In the order of addresses.
@@ -76,6 +83,25 @@ pub enum Reply {
     },
     /// The request was refused, or there is nothing to show.
     Error(Refusal),
+}
+
+/// One of many that is not blocked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotDone {
+    /// Its place in the request.
+    pub at: u32,
+    /// The reason.
+    pub message: String,
+    /// What the user can do; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+impl NotDone {
+    /// What a refusal says about the one at this place.
+    pub fn new(at: u32, Refusal { message, remedy, .. }: Refusal) -> Self {
+        Self { at, message, remedy }
+    }
 }
 
 impl From<Refusal> for Reply {

@@ -21,6 +21,10 @@ pub const REQUEST_MAX: usize = 64 << 10;
 /// Longest reason of a manual block, in bytes: it follows a short prefix in the element's comment.
 pub const REASON_MAX: usize = 100;
 
+/// Most addresses and networks that one request blocks: longer ones than IPv6 networks there are
+/// not, and so many fit [`REQUEST_MAX`].
+pub const TARGETS_MAX: usize = 1000;
+
 /// Most ports that one request tests.
 pub const PORTS_MAX: usize = 100;
 
@@ -67,6 +71,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
     },
+    /// Block a part of many. Answered by [`Reply::Several`](super::Reply::Several) once the kernel
+    /// has acknowledged it.
+    BlockSeveral(Box<Several>),
     /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged
     /// it; [`Kind::No`] when it is not blocked.
     Unblock {
@@ -137,16 +144,9 @@ impl fmt::Display for Request {
             Self::Test { address, .. } => write!(f, "test {address}"),
             Self::Block { address, seconds, reason, force } => {
                 write!(f, "block {address}")?;
-                match seconds {
-                    Some(0) => f.write_str(" --for 0")?,
-                    Some(seconds) => write!(f, " --for {:?}", time(*seconds))?,
-                    None => {}
-                }
-                if !reason.is_empty() {
-                    write!(f, " --reason {reason:?}")?;
-                }
-                f.write_str(if *force { " --force" } else { "" })
+                f.write_str(&block_options(*seconds, reason, *force))
             }
+            Self::BlockSeveral(several) => f.write_str(&several.command()),
             Self::Unblock { address } => write!(f, "unblock {address}"),
             Self::UnblockAll {} => f.write_str("unblock --all"),
             Self::AllowList {} => f.write_str("allow list"),
@@ -166,6 +166,48 @@ impl fmt::Display for Request {
             Self::History(_) => f.write_str("history"),
             Self::Watch {} => f.write_str("watch"),
         }
+    }
+}
+
+/// The options of a block, as they are typed.
+fn block_options(seconds: Option<u64>, reason: &str, force: bool) -> String {
+    let mut options = match seconds {
+        Some(0) => " --for 0".to_owned(),
+        Some(seconds) => {
+            format!(" --for {:?}", format_duration(Duration::from_secs(seconds)).to_string())
+        }
+        None => String::new(),
+    };
+    if !reason.is_empty() {
+        options.push_str(&format!(" --reason {reason:?}"));
+    }
+    options.push_str(if force { " --force" } else { "" });
+    options
+}
+
+/// A part of many that are to be blocked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Several {
+    /// Addresses and networks; [`TARGETS_MAX`] at most.
+    pub targets: Vec<Target>,
+    /// Seconds; 0: permanent; absent: the configured duration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// The administrator's reason, or empty.
+    #[serde(default)]
+    pub reason: String,
+    /// Even if an administrator may be cut off.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+    /// Another part follows.
+    pub more: bool,
+}
+
+impl Several {
+    /// The command, without the addresses.
+    pub fn command(&self) -> String {
+        format!("block{}", block_options(self.seconds, &self.reason, self.force))
     }
 }
 
@@ -245,9 +287,12 @@ impl Request {
         }
         let request: Self = serde_json::from_value(value)
             .map_err(|error| bad(format!("the request is not understood: {error}")))?;
-        if let Self::Block { reason, .. } = &request
-            && (reason.len() > REASON_MAX || reason.chars().any(char::is_control))
-        {
+        let reason = match &request {
+            Self::Block { reason, .. } => reason.as_str(),
+            Self::BlockSeveral(several) => &several.reason,
+            _ => "",
+        };
+        if reason.len() > REASON_MAX || reason.chars().any(char::is_control) {
             return Err(Refusal::new(
                 Kind::BadRequest,
                 format!(
@@ -255,6 +300,14 @@ impl Request {
                 ),
                 "say it in one short line",
             ));
+        }
+        if let Self::BlockSeveral(several) = &request
+            && several.targets.len() > TARGETS_MAX
+        {
+            let count = several.targets.len();
+            let message = format!("{count} addresses are more than a request has room for");
+            let remedy = format!("send {TARGETS_MAX} at a time");
+            return Err(Refusal::new(Kind::BadRequest, message, remedy));
         }
         if let Self::Test { ports, .. } = &request
             && ports.len() > PORTS_MAX

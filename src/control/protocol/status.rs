@@ -1,5 +1,7 @@
 //! The daemon's status as `portsentryctl status` shows it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
@@ -12,6 +14,12 @@ pub struct Status {
     /// The mode of the configuration, which is in force again after the next start.
     #[serde(default)]
     pub configured_mode: String,
+    /// When the configuration was read last, and whether it is in force.
+    #[serde(default)]
+    pub loaded: Option<ConfigLoaded>,
+    /// Whether the kernel's rules are those in force: `in_place`, `changed`, or `unknown`.
+    #[serde(default)]
+    pub rules: RulesState,
     /// When it observes again unless enforcing is confirmed; null: needs no confirmation.
     #[serde(default)]
     pub confirm_by: Option<Stamp>,
@@ -35,6 +43,15 @@ pub struct Status {
     /// mode.
     #[serde(default)]
     pub causes: Option<Causes>,
+    /// The most blocks that there may be: `block.total`.
+    #[serde(default)]
+    pub blocked_most: u64,
+    /// Blocks that are not in force, because the kernel refused them.
+    #[serde(default)]
+    pub not_in_force: u64,
+    /// Counts of decisions.
+    #[serde(default)]
+    pub decisions: Decisions,
     /// Slowed sources.
     #[serde(default)]
     pub slowed: u64,
@@ -48,6 +65,9 @@ pub struct Status {
     pub admins: u64,
     /// Probes seen since the start.
     pub probes: u64,
+    /// Probes by the kind of scan, since the start.
+    #[serde(default)]
+    pub by_scan: BTreeMap<String, u64>,
     /// Packets lost between the kernel and the daemon since the start.
     pub lost: u64,
     /// Packets of unknown sources dropped under load since the start, to leave time for those of
@@ -62,6 +82,12 @@ pub struct Status {
     pub queues: Option<Queues>,
     /// Log lines held back since the start.
     pub held_back: u64,
+    /// Log lines that could not be written since the start.
+    #[serde(default)]
+    pub unwritten: u64,
+    /// Whether the helper process runs.
+    #[serde(default)]
+    pub helper: bool,
     /// Counts of commands.
     #[serde(default)]
     pub responses: Responses,
@@ -90,6 +116,44 @@ pub struct Status {
     pub pid: u32,
     /// Warnings to the administrator.
     pub warnings: Vec<String>,
+}
+
+/// Whether the kernel's rules are those in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RulesState {
+    /// They are.
+    InPlace,
+    /// They are not.
+    Changed,
+    /// They could not be read.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// When the configuration was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigLoaded {
+    /// When.
+    pub at: Stamp,
+    /// It is in force; else it was refused, and the one before it stays.
+    pub ok: bool,
+}
+
+/// Counts of decisions since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Decisions {
+    /// Blocks that began.
+    pub blocks: u64,
+    /// Blocks that got a new timeout.
+    pub renewals: u64,
+    /// Blocks that ended.
+    pub ended: u64,
+    /// Blocks that the kernel refused.
+    pub refused: u64,
+    /// Probes past the trigger that led to no block, by reason; reasons without any are left out.
+    pub not_blocked: BTreeMap<String, u64>,
 }
 
 /// The kernel's table of tracked connections.

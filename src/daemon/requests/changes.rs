@@ -14,7 +14,7 @@ use crate::engine::{Source, Unblocked};
 use crate::errors::error_chain;
 use crate::helper::protocol::TEST_TARGET;
 use crate::journal::format::duration;
-use crate::netlink::sock_diag::SockDiag;
+use crate::netlink::sock_diag::{Connection, SockDiag};
 use crate::nft::TIMEOUT_DAYS_MAX;
 use crate::packet::command::Command;
 
@@ -50,39 +50,16 @@ impl RequestHandler {
     ) -> Result<String, Refusal> {
         let config = self.config();
         if config.mode == Mode::Observe {
-            return Err(Refusal::new(
-                Kind::No,
-                "in observe mode nothing is blocked",
-                "\"portsentryctl enforce\" blocks scans, and lets you block",
-            ));
+            return Err(observing());
         }
         let source = target.source(config.block.ipv6.first);
         self.refuse_protected(source)?;
         if !force {
-            refuse_sessions(&config, source)?;
+            refuse_sessions(&established_admins(&config), source)?;
         }
-        let days = seconds.unwrap_or(0).div_ceil(SECONDS_PER_DAY);
-        if days > TIMEOUT_DAYS_MAX {
-            return Err(Refusal::new(
-                Kind::BadRequest,
-                format!("{days}d is too long: a timeout in the kernel ends at {TIMEOUT_DAYS_MAX}d"),
-                format!("write at most {TIMEOUT_DAYS_MAX}d; 0 is until it is unblocked"),
-            ));
-        }
-        let timeout = seconds.map_or(config.block.timeout, |seconds| {
-            (seconds > 0).then(|| Duration::from_secs(seconds))
-        });
+        let timeout = timeout_of(&config, seconds)?;
         let answer = self.packets.ask(|answer| Command::Block { source, timeout, text, answer })?;
-        answer.map_err(|error| match error {
-            BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
-            BlockError::Kernel { error, stays: false } => {
-                Refusal::new(Kind::Failed, format!("{source} is not blocked: {error}"), MEND)
-            }
-            BlockError::Kernel { error, stays: true } => {
-                let message = format!("the block of {source} stays as it was: {error}");
-                Refusal::new(Kind::Failed, message, MEND)
-            }
-        })?;
+        answer.map_err(|error| not_blocked(source, error))?;
         let kept = self.kept();
         let how_long = timeout.map_or_else(
             || "until it is unblocked".to_owned(),
@@ -92,7 +69,7 @@ impl RequestHandler {
     }
 
     /// Says which protected address stands against a block, and why.
-    fn refuse_protected(&self, source: Source) -> Result<(), Refusal> {
+    pub(super) fn refuse_protected(&self, source: Source) -> Result<(), Refusal> {
         let network = source.network();
         let view = self.view.lock();
         let Some((protected, because)) = view
@@ -184,7 +161,7 @@ impl RequestHandler {
 
     /// Waits until what was done is on the disk, so that what is said holds after a power loss;
     /// what to add where it is not.
-    fn kept(&self) -> String {
+    pub(super) fn kept(&self) -> String {
         match self.status.store.settle() {
             Ok(()) => String::new(),
             Err(why) => {
@@ -314,15 +291,60 @@ impl RequestHandler {
     }
 }
 
-/// Refuses to cut off an administrator who is connected. One who logged in is never blocked; a
-/// connection whose login is not known counts too, and `never_block.ssh_peers` may be off.
-fn refuse_sessions(config: &Config, source: Source) -> Result<(), Refusal> {
+/// In observe mode nothing is blocked.
+pub(super) fn observing() -> Refusal {
+    Refusal::new(
+        Kind::No,
+        "in observe mode nothing is blocked",
+        "\"portsentryctl enforce\" blocks scans, and lets you block",
+    )
+}
+
+/// The timeout of a block for so many seconds; `None`: until it is unblocked.
+pub(super) fn timeout_of(
+    config: &Config,
+    seconds: Option<u64>,
+) -> Result<Option<Duration>, Refusal> {
+    let days = seconds.unwrap_or(0).div_ceil(SECONDS_PER_DAY);
+    if days > TIMEOUT_DAYS_MAX {
+        return Err(Refusal::new(
+            Kind::BadRequest,
+            format!("{days}d is too long: a timeout in the kernel ends at {TIMEOUT_DAYS_MAX}d"),
+            format!("write at most {TIMEOUT_DAYS_MAX}d; 0 is until it is unblocked"),
+        ));
+    }
+    Ok(seconds.map_or(config.block.timeout, |seconds| {
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }))
+}
+
+/// Why a block is not in force.
+pub(super) fn not_blocked(source: Source, error: BlockError) -> Refusal {
+    match error {
+        BlockError::Refused(why) => Refusal::new(Kind::No, format!("cannot {why}"), ""),
+        BlockError::Kernel { error, stays: false } => {
+            Refusal::new(Kind::Failed, format!("{source} is not blocked: {error}"), MEND)
+        }
+        BlockError::Kernel { error, stays: true } => {
+            let message = format!("the block of {source} stays as it was: {error}");
+            Refusal::new(Kind::Failed, message, MEND)
+        }
+    }
+}
+
+/// The connections to administrators' ports. One who logged in is never blocked; a connection whose
+/// login is not known counts too, and `never_block.ssh_peers` may be off.
+pub(super) fn established_admins(config: &Config) -> Vec<Connection> {
     let found = SockDiag::open()
         .and_then(|mut sockets| sockets.established(&config.never_block.admin_ports));
-    let connections = found.unwrap_or_else(|error| {
+    found.unwrap_or_else(|error| {
         log::warn!("administrators' connections are not known: {}", error_chain(&error));
         Vec::new()
-    });
+    })
+}
+
+/// Refuses to cut off an administrator who is connected.
+pub(super) fn refuse_sessions(connections: &[Connection], source: Source) -> Result<(), Refusal> {
     let network = source.network();
     match connections.iter().find(|found| network.contains(&found.peer.ip())) {
         None => Ok(()),

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decoys, EventStore, Handler,
-    Intake, Kind, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses, Server, Shown,
-    Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow, Tracked,
-    Watching, WouldBeRow, listen,
+    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys, EventStore,
+    Handler, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses,
+    RulesState, Server, Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort,
+    TouchedRow, Tracked, Watching, WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::record::{Effect, Probed, Record};
@@ -150,6 +150,8 @@ impl Handler for FakeHandler {
                 responses: Responses { commands: 3, failed: 1, dropped: 2 },
                 mode: "enforce".into(),
                 configured_mode: "enforce".into(),
+                loaded: None,
+                rules: RulesState::InPlace,
                 confirm_by: None,
                 detection: "on".into(),
                 on_at: None,
@@ -172,14 +174,20 @@ impl Handler for FakeHandler {
                 ],
                 sources: 12,
                 blocked: 3,
+                blocked_most: 100_000,
+                not_in_force: 0,
+                decisions: Decisions::default(),
                 causes: Some(Causes { proven: 1, unproven: 1, order: 1, foreign: 0 }),
                 allowed: 5,
                 probes: 4711,
+                by_scan: std::collections::BTreeMap::new(),
                 lost: 1,
                 shed: 0,
                 intake: Intake::default(),
                 queues: None,
                 held_back: 0,
+                unwritten: 0,
+                helper: true,
                 decoy: Decoys::default(),
                 reflex: None,
                 store: Store::default(),
@@ -309,6 +317,19 @@ impl Handler for FakeHandler {
                     ports: ports.into_iter().enumerate().map(tested).collect(),
                 }))
                 .into()
+            }
+            Request::BlockSeveral(several) => {
+                let refused =
+                    (0..).zip(&several.targets).filter(|(_, one)| **one == target("192.0.2.66"));
+                let why = Refusal::new(
+                    Kind::No,
+                    "192.0.2.66 is never blocked (allow)",
+                    "allow it no longer",
+                );
+                let refused = refused.map(|(at, _)| NotDone::new(at, why.clone())).collect();
+                let message =
+                    if several.more { String::new() } else { "the rest is blocked".into() };
+                Reply::Several { message, refused }.into()
             }
             Request::Block { address, seconds, reason, .. } => {
                 Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }

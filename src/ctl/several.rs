@@ -1,0 +1,239 @@
+//! `block` and `unblock` of several addresses: what is wrong with one is told with its place, and
+//! does not keep the others from being blocked.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::args::Arguments;
+use super::failure::Failure;
+use super::run::document;
+use super::{session, status};
+use crate::control::client::Client;
+use crate::control::protocol::{NotDone, Reply, Request, Several, TARGETS_MAX, Target};
+use crate::journal::format::printable;
+
+/// Longer lines of a file are wrong: no address is so long.
+const LINE_MAX: usize = 4096;
+
+/// From so many on, a terminal shows the progress.
+const SHOWN_FROM: usize = 5000;
+
+/// The options of `block`.
+pub(super) struct Options<'a> {
+    pub(super) seconds: Option<u64>,
+    pub(super) reason: &'a str,
+    pub(super) force: bool,
+}
+
+/// One that is not done, and where it stands.
+#[derive(Debug, Serialize)]
+struct Wrong {
+    /// As it is written.
+    target: String,
+    file: Option<String>,
+    line: Option<usize>,
+    message: String,
+    remedy: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{}:{line}: ", printable(file))?,
+            _ => f.write_str("portsentryctl: ")?,
+        }
+        writeln!(f, "{}", printable(&self.message))?;
+        if !self.remedy.is_empty() {
+            writeln!(f, "  {}", printable(&self.remedy))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is to be blocked, and in which line each stands; none for what the command line has.
+#[derive(Default)]
+struct Wanted {
+    file: Option<String>,
+    targets: Vec<(Target, Option<usize>)>,
+    known: HashSet<Target>,
+    wrong: Vec<Wrong>,
+}
+
+impl Wanted {
+    /// Adds one, unless it is there already.
+    fn add(&mut self, target: Target, line: Option<usize>) {
+        if self.known.insert(target) {
+            self.targets.push((target, line));
+        }
+    }
+
+    fn not_done(&mut self, target: String, line: Option<usize>, message: String, remedy: String) {
+        let file = line.and(self.file.clone());
+        self.wrong.push(Wrong { target, file, line, message, remedy });
+    }
+
+    /// Reads a file of addresses and networks.
+    fn read(&mut self, path: &Path) -> Result<(), Failure> {
+        let is_input = path == Path::new("-");
+        let name = if is_input { "standard input".into() } else { path.display().to_string() };
+        self.file = Some(name.clone());
+        let failed = |error: io::Error| {
+            let remedy =
+                "name a file of addresses and networks, one a line, or - for standard input";
+            Failure::File(status::NO, format!("{name} cannot be read: {error}"), remedy.to_owned())
+        };
+        if is_input {
+            self.read_lines(io::stdin().lock()).map_err(failed)
+        } else {
+            File::open(path).and_then(|file| self.read_lines(BufReader::new(file))).map_err(failed)
+        }
+    }
+
+    fn read_lines(&mut self, mut input: impl BufRead) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for number in 1.. {
+            bytes.clear();
+            if input.read_until(b'\n', &mut bytes)? == 0 {
+                break;
+            }
+            let text = String::from_utf8_lossy(bytes.get(..LINE_MAX).unwrap_or(&bytes));
+            let text = text.split(['#', ';']).next().unwrap_or_default().trim();
+            match text.parse() {
+                _ if text.is_empty() => {}
+                Ok(target) => self.add(target, Some(number)),
+                Err(error) => {
+                    let shown: String = text.chars().take(60).collect();
+                    let message = format!("{shown:?} is {error}");
+                    self.not_done(text.to_owned(), Some(number), message, String::new());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out what the session that this is typed in comes from.
+    fn spare_session(&mut self) {
+        let Some(peer) = session::peer() else { return };
+        let is_own = |target: &Target| target.network().contains(&peer);
+        let (own, others) =
+            std::mem::take(&mut self.targets).into_iter().partition(|(target, _)| is_own(target));
+        self.targets = others;
+        for (target, line) in Vec::from(own) {
+            let failure = Failure::OwnSession(target).text();
+            let mut lines = failure.lines().map(|line| line.trim().to_owned());
+            let message = lines.next().unwrap_or_default();
+            let message = message.strip_prefix("portsentryctl: ").unwrap_or(&message).to_owned();
+            self.not_done(target.to_string(), line, message, lines.next().unwrap_or_default());
+        }
+    }
+}
+
+/// Blocks several.
+pub(super) fn block(
+    arguments: &Arguments,
+    addresses: &[Target],
+    from: Option<&Path>,
+    Options { seconds, reason, force }: Options<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let mut wanted = Wanted::default();
+    addresses.iter().for_each(|address| wanted.add(*address, None));
+    if let Some(path) = from {
+        wanted.read(path)?;
+    }
+    if !force {
+        wanted.spare_session();
+    }
+    let all = std::mem::take(&mut wanted.targets);
+    let mut client = Client::connect(&arguments.socket)?;
+    let mut message = "nothing is to be blocked".to_owned();
+    let mut blocked = 0;
+    let is_shown = all.len() >= SHOWN_FROM && io::stderr().is_terminal();
+    for (part, targets) in all.chunks(TARGETS_MAX).enumerate() {
+        if is_shown {
+            write!(err, "\r{} of {}", part * TARGETS_MAX, all.len())?;
+            err.flush()?;
+        }
+        let request = Request::BlockSeveral(Box::new(Several {
+            targets: targets.iter().map(|(target, _)| *target).collect(),
+            seconds,
+            reason: reason.to_owned(),
+            force,
+            more: (part + 1) * TARGETS_MAX < all.len(),
+        }));
+        let Reply::Several { message: last, refused } = client.ask(&request)? else {
+            return Err(Failure::Answer);
+        };
+        blocked += targets.len() - refused.len().min(targets.len());
+        for NotDone { at, message, remedy } in refused {
+            let one = usize::try_from(at).ok().and_then(|at| targets.get(at));
+            let (target, line) = one.ok_or(Failure::Answer)?;
+            wanted.not_done(target.to_string(), *line, message, remedy);
+        }
+        if !last.is_empty() {
+            message = last;
+        }
+    }
+    if is_shown {
+        // The line is for what follows.
+        write!(err, "\r{:30}\r", "")?;
+    }
+    finish(arguments, ("blocked", blocked), message, wanted.wrong, out, err)
+}
+
+/// Unblocks several, one after the other.
+pub(super) fn unblock(
+    arguments: &Arguments,
+    addresses: &[Target],
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    let mut client = Client::connect(&arguments.socket)?;
+    let (mut wanted, mut messages, mut done) = (Wanted::default(), Vec::new(), 0);
+    addresses.iter().for_each(|address| wanted.add(*address, None));
+    for (address, _) in std::mem::take(&mut wanted.targets) {
+        match client.ask(&Request::Unblock { address }) {
+            Ok(Reply::Done { message }) => {
+                done += 1;
+                messages.push(message);
+            }
+            Ok(_) => return Err(Failure::Answer),
+            Err(crate::control::client::ClientError::Refused(refusal)) => {
+                wanted.not_done(address.to_string(), None, refusal.message, refusal.remedy);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    finish(arguments, ("unblocked", done), messages.join("\n"), wanted.wrong, out, err)
+}
+
+/// Tells what was done and what was not.
+fn finish(
+    arguments: &Arguments,
+    (done, count): (&str, usize),
+    message: String,
+    mut wrong: Vec<Wrong>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, Failure> {
+    wrong.sort_by_key(|wrong| wrong.line);
+    let code = if wrong.is_empty() { status::DONE } else { status::NO };
+    if arguments.json {
+        document(out, &json!({ "message": message, done: count, "refused": wrong }))?;
+    } else if !message.is_empty() {
+        writeln!(out, "{}", crate::journal::format::printable_lines(&message))?;
+    }
+    out.flush()?;
+    for wrong in wrong {
+        write!(err, "{wrong}")?;
+    }
+    err.flush()?;
+    Ok(code)
+}
