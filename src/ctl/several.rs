@@ -121,10 +121,10 @@ impl Wanted {
     fn spare_session(&mut self) {
         let Some(peer) = session::peer() else { return };
         let is_own = |target: &Target| target.network().contains(&peer);
-        let (own, others) =
+        let (own, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.targets).into_iter().partition(|(target, _)| is_own(target));
         self.targets = others;
-        for (target, line) in Vec::from(own) {
+        for (target, line) in own {
             let failure = Failure::OwnSession(target).text();
             let mut lines = failure.lines().map(|line| line.trim().to_owned());
             let message = lines.next().unwrap_or_default();

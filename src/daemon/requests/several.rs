@@ -24,7 +24,10 @@ const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What came of the parts of each client's order so far.
 #[derive(Clone, Default)]
-pub(in crate::daemon) struct Orders(Arc<Mutex<HashMap<(u32, Option<u32>), Tally>>>);
+pub(in crate::daemon) struct Orders(Arc<Mutex<HashMap<Client, Tally>>>);
+
+/// The user and the process that order.
+type Client = (u32, Option<u32>);
 
 /// What came of the parts of an order.
 struct Tally {
