@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs;
 
 use super::Resource;
+use crate::sys::broker;
 
 /// The protocol number of netfilter's netlink sockets (linux/netlink.h, NETLINK_NETFILTER).
 const NETLINK_NETFILTER: u32 = 12;
@@ -36,6 +37,10 @@ impl fmt::Display for Holder {
 
 /// The program bound to `resource` in this thread's network namespace.
 pub(super) fn find(resource: Resource) -> Option<Holder> {
+    broker::open(move || Ok(find_here(resource))).ok().flatten()
+}
+
+fn find_here(resource: Resource) -> Option<Holder> {
     let table = match resource {
         Resource::Group(_) => "/proc/thread-self/net/netfilter/nfnetlink_log",
         Resource::Queue(_) => "/proc/thread-self/net/netfilter/nfnetlink_queue",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostic::escaped;
 use crate::sys::files::{self, Facts};
+use crate::sys::users;
 
 /// Fault and remedy.
 pub type Fault = (String, String);
@@ -24,13 +25,16 @@ pub fn distrust(path: &Path, facts: &Facts) -> Vec<Fault> {
     faults
 }
 
-/// Reasons why users other than root could change what the state directory at `path` holds, with
-/// remedies. Its sticky bit does not help: they could make a file or link there before root does.
-/// Empty if this process does not run as root.
+/// Reasons why users other than root and the daemon's could change what the state directory at `path`
+/// holds, with remedies. Its sticky bit does not help: they could make a file or link there before
+/// the daemon does. Empty if this process does not run as root.
 pub fn distrust_directory(path: &Path, facts: &Facts) -> Vec<Fault> {
     let mut faults = Vec::new();
     if files::is_root() {
         let name = escaped(&path.to_string_lossy());
+        // A daemon that root starts becomes this user before it uses the directory.
+        let is_daemons = users::find(users::DAEMON).is_some_and(|user| user.uid == facts.uid);
+        let facts = if is_daemons { &Facts { uid: 0, ..*facts } } else { facts };
         check(facts, "state directory", &name, &mut faults);
         check_place(path, &name, &mut faults);
     }

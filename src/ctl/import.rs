@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -19,7 +19,7 @@ use super::status;
 use crate::config::classic::{self, DEFAULT_MODES, MODES_FILE, Modes, Source};
 use crate::config::{self, DEFAULT_PATH, Finding, Refused, Unit};
 use crate::journal::format::{printable, printable_lines};
-use crate::sys::{files, replace};
+use crate::sys::{files, replace, users};
 
 /// Bytes of a file that are read at most, as for a configuration.
 const SIZE_MAX: u64 = 1 << 20;
@@ -250,5 +250,12 @@ fn write(to: &Path, text: &str) -> Result<(), Failure> {
     replace::create(to, text.as_bytes(), 0o600).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => is_there(to),
         _ => cannot(&error),
-    })
+    })?;
+    // The daemon reads it as its user.
+    match users::find(users::DAEMON).filter(|_| files::is_root()) {
+        Some(daemon) => chown(to, None, Some(daemon.gid))
+            .and_then(|()| fs::set_permissions(to, fs::Permissions::from_mode(0o640)))
+            .map_err(|error| cannot(&error)),
+        None => Ok(()),
+    }
 }

@@ -12,6 +12,7 @@
 //! ever.
 
 mod allow_file;
+mod confine;
 pub(crate) mod interfaces;
 mod listing;
 mod observed;
@@ -54,6 +55,7 @@ use crate::sys::process;
 use crate::sys::procfs;
 use crate::sys::schedule;
 use crate::sys::signals::{self, Signals};
+use crate::sys::{self, broker};
 use options::Options;
 use protected::Guard;
 use requests::{Orders, RequestHandler};
@@ -106,7 +108,7 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == helper::ARGUMENT)
         && let Some(socket) = helper::socket()
     {
-        return helper::main(socket);
+        return helper::main(socket, arguments.get(2..).unwrap_or_default());
     }
     if arguments.get(1).is_some_and(|word| word == replay::ARGUMENT) {
         return replay::main(arguments);
@@ -169,6 +171,11 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     }
     signals::survive_file_size_limit().map_err(failed("signals cannot be caught"))?;
     let signals = Signals::install().map_err(failed("signals cannot be caught"))?;
+    // The socket first: where another daemon answers, nothing may be touched.
+    let socket = &loaded.config.control;
+    let listener = control::listen(&socket.socket, &socket.group)
+        .map_err(|error| Failure::new(EX_UNAVAILABLE, error_chain(&error)))?;
+    let notes = confine::confine(&loaded.config).map_err(|error| Failure::new(EX_NOPERM, error))?;
     // A disk that fails is reported by the store, and tried again.
     match store::make_directory(&loaded.config.state_dir) {
         Err(error) if !error.is_of_disk() => {
@@ -182,15 +189,19 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
     for warning in &loaded.warnings {
         journal.notify(Notice::Warning(warning.to_string()));
     }
-    let result = start(options, loaded, journal.clone(), signals).map(|(supervisor, server)| {
-        supervisor::notify(&[sd_notify::NotifyState::Ready]);
-        journal.notify(Notice::Active);
-        process::trim_heap();
-        process::trim_code();
-        let code = supervisor.run();
-        server.stop(LAST_ANSWERS);
-        code
-    });
+    for note in notes {
+        journal.notify(Notice::Warning(note));
+    }
+    let result =
+        start(options, loaded, journal.clone(), (signals, listener)).map(|(supervisor, server)| {
+            supervisor::notify(&[sd_notify::NotifyState::Ready]);
+            journal.notify(Notice::Active);
+            process::trim_heap();
+            process::trim_code();
+            let code = supervisor.run();
+            server.stop(LAST_ANSWERS);
+            code
+        });
     if result.is_err() {
         journal.stop(LAST_ANSWERS);
     }
@@ -202,13 +213,10 @@ fn start(
     options: Options,
     loaded: Loaded,
     journal: JournalHandle,
-    signals: Signals,
+    (signals, listener): (Signals, control::Listener),
 ) -> Result<(Supervisor, control::Server), Failure> {
     let config = &loaded.config;
     let unavailable = |error: String| Failure::new(EX_UNAVAILABLE, error);
-    // The socket first: where another daemon answers, nothing may be touched.
-    let listener = control::listen(&config.control.socket, &config.control.group)
-        .map_err(|error| unavailable(error_chain(&error)))?;
     let routes = route::Monitor::open().map_err(|error| unavailable(error_chain(&error)))?;
     let (packets, inbox) = mailbox::link().map_err(failed("no eventfd"))?;
     let (store, stored) = start_store(config, &journal, &packets)?;
@@ -225,6 +233,9 @@ fn start(
     let services = setup.in_force.services.clone();
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
+    // The helper's thread alone may start programs: threads that start from here on may not.
+    sys::confine::no_exec();
+    broker::start().map_err(failed("the thread that opens sockets cannot start"))?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
     let was_tracking = procfs::tracked().is_some_and(|tracked| tracked.connections > 0);
     seen::read(packets.clone());
@@ -340,7 +351,6 @@ fn start_packets(
         .name("packets".to_owned())
         .spawn(move || match PacketThread::start(setup, stored, observers, seed) {
             Ok(thread) => {
-                let _ = started.send(Ok(()));
                 // A packet must not wait for the end of another thread's long turn. Without it
                 // things go on as they always did.
                 if let Err(error) = schedule::take_short_turns(PACKETS_TURN) {
@@ -348,6 +358,10 @@ fn start_packets(
                         "the packet thread keeps the usual turns on the processor: {error}"
                     );
                 }
+                if let Err(error) = sys::confine::thread(sys::confine::Thread::Packets) {
+                    log::warn!("the packet thread keeps more rights than it needs: {error}");
+                }
+                let _ = started.send(Ok(()));
                 thread.run(&inbox)
             }
             Err(error) => {

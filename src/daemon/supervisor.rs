@@ -495,7 +495,11 @@ impl Supervisor {
 
     fn pat_watchdog(&self) {
         match self.packets.ask_within(PING_TIMEOUT, Command::Ping) {
-            Ok(()) => notify(&[NotifyState::Watchdog]),
+            Ok(()) => {
+                // `systemctl status` shows it.
+                let status = status::line(&self.packets, &self.view);
+                notify(&[NotifyState::Watchdog, NotifyState::Status(&status)]);
+            }
             Err(error) => log::error!("the watchdog is not told that all is well: {error}"),
         }
     }

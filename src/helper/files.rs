@@ -17,7 +17,7 @@ use super::hosts_deny::HostsDeny;
 use super::mirror::MirrorFile;
 use super::protocol::{Blocked, List, Message, Settings};
 use crate::config::ClassicMode;
-use crate::sys::peer;
+use crate::sys::{confine, peer};
 
 /// Orders that wait for a slow disk: a whole list of blocks in chunks, and some thousand changes.
 const QUEUE: usize = 4096;
@@ -81,7 +81,10 @@ impl Files {
             .run(&queue);
             drop(end);
         };
-        std::thread::Builder::new().name("files".to_owned()).spawn(run)?;
+        std::thread::Builder::new().name("files".to_owned()).spawn(move || {
+            confine::no_exec();
+            run()
+        })?;
         Ok(Self { shared, changes, ended })
     }
 

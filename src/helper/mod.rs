@@ -8,7 +8,8 @@
 //!
 //! It is this program again, started by [`process`] with one end of a socket pair as its standard
 //! input, which is its only source of information. It ends when the socket closes, and all its
-//! children end with it, whether the daemon stopped, crashed or was killed.
+//! children end with it, whether the daemon stopped, crashed or was killed. Started by a unit of its
+//! own it may run as root, while the daemon does not: [`untrusted`] says what it then believes.
 
 mod blocked_files;
 pub mod client;
@@ -22,7 +23,9 @@ pub mod protocol;
 mod run;
 #[doc(hidden)]
 pub mod section;
+mod untrusted;
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -49,9 +52,9 @@ pub fn socket() -> Option<UnixStream> {
 }
 
 /// Runs the helper until the daemon ends it, or ends itself.
-pub fn main(socket: UnixStream) -> ExitCode {
+pub fn main(socket: UnixStream, arguments: &[OsString]) -> ExitCode {
     sys::process::set_name(c"portsentry-help");
-    match serve(socket) {
+    match untrusted::Orders::of(&socket, arguments).and_then(|orders| serve(socket, &orders)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "portsentry: the helper ends: {error}");
@@ -60,7 +63,7 @@ pub fn main(socket: UnixStream) -> ExitCode {
     }
 }
 
-fn serve(socket: UnixStream) -> io::Result<()> {
+fn serve(socket: UnixStream, orders: &untrusted::Orders) -> io::Result<()> {
     // The daemon ends the helper in order.
     signals::disregard(&[SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
     signals::survive_file_size_limit()?;
@@ -78,7 +81,7 @@ fn serve(socket: UnixStream) -> io::Result<()> {
     let files = Files::start(Arc::clone(&notify))?;
     notify(Message::Ready);
     sys::process::trim_code();
-    let grace = handle_orders(socket, &notify, &commands, &names, &files);
+    let grace = handle_orders((socket, orders), &notify, &commands, &names, &files);
     commands.end(grace.as_ref().copied().unwrap_or_default());
     files.end();
     grace.map(|_| ())
@@ -86,7 +89,7 @@ fn serve(socket: UnixStream) -> io::Result<()> {
 
 /// Takes orders until the end; returns how long running commands may go on.
 fn handle_orders(
-    mut socket: UnixStream,
+    (mut socket, orders): (UnixStream, &untrusted::Orders),
     notify: &Notify,
     commands: &Commands,
     names: &Names,
@@ -96,6 +99,13 @@ fn handle_orders(
     let mut buffer = [0; 16 << 10];
     loop {
         while let Some(order) = lines.next_line::<Order>()? {
+            let order = match orders.checked(order) {
+                Ok(order) => order,
+                Err(why) => {
+                    notify(Message::Error(why));
+                    continue;
+                }
+            };
             match order {
                 Order::Configure(settings) => {
                     commands.configure(&settings);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::journal::HostName;
+use crate::sys::confine;
 
 /// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same
 /// name server.
@@ -105,7 +106,10 @@ impl Names {
             answer,
         });
         let keeper = Arc::clone(&shared);
-        std::thread::Builder::new().name("names".to_owned()).spawn(move || keeper.keep_times())?;
+        std::thread::Builder::new().name("names".to_owned()).spawn(move || {
+            confine::no_exec();
+            keeper.keep_times()
+        })?;
         Ok(Self(shared))
     }
 
@@ -146,7 +150,13 @@ impl Shared {
         {
             let own = Arc::clone(self);
             let worker = std::thread::Builder::new().name("lookup".to_owned());
-            if worker.spawn(move || own.work(address)).is_err() {
+            if worker
+                .spawn(move || {
+                    confine::no_exec();
+                    own.work(address)
+                })
+                .is_err()
+            {
                 // Another worker may take it; else it is answered without a name at its deadline.
                 state.running.remove(&address);
                 return state.queue.push_front(address);

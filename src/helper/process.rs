@@ -1,10 +1,12 @@
 //! The daemon's side of the helper process: start, communication without waiting, end.
 //!
-//! The only place where this program starts another: itself. Orphans of a killed helper become the
+//! The only place where this program starts another: itself. Where responses need root, the service
+//! manager starts the helper for each connection to [`RESPONSES`]. Orphans of a killed helper become the
 //! daemon's children, which ends them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::ARGUMENT;
 use super::protocol::{self, Lines, Message, Order};
-use crate::sys::{poll, process};
+use crate::sys::{peer, poll, process};
 
 /// Variables that systemd sets for its service only (sd_notify(3), sd_listen_fds(3)).
 const NOT_HANDED_ON: [&str; 6] = [
@@ -37,9 +39,13 @@ const EXIT_TIMEOUT: Duration = Duration::from_millis(200);
 const READ: usize = 16 << 10;
 const READS: usize = 16;
 
+/// Where the unit of the helper that runs as root takes connections.
+pub const RESPONSES: &str = "/run/portsentry-responses.sock";
+
 /// A running helper. Dropping it ends it, with all its children.
 pub struct Process {
-    child: Child,
+    /// `None`: another program has started it, and it ends when the socket closes.
+    child: Option<Child>,
     socket: UnixStream,
     lines: Lines,
     out: VecDeque<u8>,
@@ -72,18 +78,34 @@ impl Process {
         }
         process::inherit_nothing(&mut command);
         let child = command.spawn()?;
-        Ok(Self {
+        Ok(Self::new(Some(child), ours))
+    }
+
+    /// Connects to the helper that runs as root; `None`: the administrator has not enabled it.
+    ///
+    /// # Errors
+    /// It takes no connection.
+    pub fn connect(path: &Path) -> io::Result<Option<Self>> {
+        match peer::connect_now(path) {
+            Ok(socket) => Ok(Some(Self::new(None, socket))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn new(child: Option<Child>, socket: UnixStream) -> Self {
+        Self {
             child,
-            socket: ours,
+            socket,
             lines: Lines::default(),
             out: VecDeque::new(),
             started: Instant::now(),
-        })
+        }
     }
 
-    /// Process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Process id, if it is a child of this process.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Time since the start.
@@ -153,12 +175,16 @@ impl Process {
     }
 
     fn reap(&mut self) -> String {
-        let status = match self.child.try_wait() {
+        let Some(child) = &mut self.child else {
+            let _ = self.socket.shutdown(Shutdown::Both);
+            return "it is a unit of its own".to_owned();
+        };
+        let status = match child.try_wait() {
             Ok(None) => {
-                if let Ok(end) = process::end_of(&self.child) {
+                if let Ok(end) = process::end_of(child) {
                     let _ = poll::readable(end.as_fd(), EXIT_TIMEOUT);
                 }
-                self.child.try_wait()
+                child.try_wait()
             }
             status => status,
         };
@@ -167,8 +193,8 @@ impl Process {
             Ok(None) => "it did not end by itself".to_owned(),
             Err(error) => error.to_string(),
         };
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = child.kill();
+        let _ = child.wait();
         ended
     }
 }

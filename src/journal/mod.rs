@@ -30,6 +30,7 @@ use jiff::Timestamp;
 
 use crate::config::{self, Config};
 use crate::engine::{Report, Trace};
+use crate::sys::confine;
 use crate::sys::files;
 use crate::sys::wake::Waker;
 use history::{DiskState, History};
@@ -295,6 +296,7 @@ impl JournalHandle {
             unstored: None,
         };
         let run = move || {
+            confine::no_exec();
             writer.report(state);
             writer.run();
             drop(end);

@@ -16,6 +16,7 @@ use super::sink::Sink;
 use super::{Event, MODULE, Shared, format};
 use crate::config::LogFormat;
 use crate::sys::clock;
+use crate::sys::confine;
 
 /// Lines that wait for the target, some 200 bytes each: ten minutes of lines that packets cause.
 pub(super) const LINES: usize = 1024;
@@ -89,6 +90,7 @@ impl Outlet {
             reported_at: None,
         };
         let run = move || {
+            confine::no_exec();
             thread.run(&queue);
             drop(end);
         };

@@ -17,7 +17,7 @@ use neli::socket::NlSocket;
 use neli::utils::Groups;
 use rustix::io::Errno;
 
-use crate::sys;
+use crate::sys::{self, broker};
 
 /// The kernel's port id.
 const KERNEL: u32 = 0;
@@ -58,7 +58,7 @@ impl Socket {
     /// # Errors
     /// The error of socket(2) or bind(2); joining a group needs CAP_NET_ADMIN for most families.
     pub(crate) fn open(family: NlFamily, groups: &[u32]) -> io::Result<Self> {
-        let inner = NlSocket::connect(family, None, Groups::empty())?;
+        let inner = broker::open(move || NlSocket::connect(family, None, Groups::empty()))?;
         if !groups.is_empty() {
             inner.add_mcast_membership(Groups::new_groups(groups))?;
         }

@@ -20,6 +20,7 @@ use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Memory, Opened
 use crate::config::Config;
 use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
+use crate::sys::confine;
 use crate::sys::mailbox::{self, Inbox};
 use crate::sys::poll;
 use crate::time::MonoTime;
@@ -154,7 +155,10 @@ impl StoreHandle {
             Ok(_) => worker.written(None),
             Err(_) => worker.fail_to_open(),
         }
-        std::thread::Builder::new().name("store".to_owned()).spawn(move || worker.run())?;
+        std::thread::Builder::new().name("store".to_owned()).spawn(move || {
+            confine::no_exec();
+            worker.run()
+        })?;
         Ok((Self { shared, items, requests }, stored))
     }
 }

@@ -135,6 +135,11 @@ pub(crate) fn read_up_to(file: &mut File, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The effective user's id (geteuid(2)).
+pub(crate) fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Whether the effective user is root (geteuid(2)).
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

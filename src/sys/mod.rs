@@ -1,6 +1,8 @@
 //! Every direct system call, and every `unsafe`.
 
+pub(crate) mod broker;
 pub mod clock;
+pub mod confine;
 pub(crate) mod files;
 pub(crate) mod ipvs;
 pub(crate) mod login_sessions;
@@ -18,5 +20,5 @@ pub(crate) mod socket;
 pub(crate) mod sqlite;
 pub(crate) mod terminal;
 pub(crate) mod transparent;
-pub(crate) mod users;
+pub mod users;
 pub(crate) mod wake;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::broker;
 use super::socket::set_option;
 
 /// Options of a listener; accepted connections inherit them.
@@ -31,6 +32,10 @@ pub(crate) struct ListenerOptions {
 /// # Errors
 /// The error of socket(2), setsockopt(2), bind(2) or listen(2).
 pub(crate) fn listener(address: SocketAddr, options: ListenerOptions) -> io::Result<OwnedFd> {
+    broker::open(move || listener_here(address, options))
+}
+
+fn listener_here(address: SocketAddr, options: ListenerOptions) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::STREAM)?;
     // Connections occupy the port that they were sent to: without this option a service could not
     // bind it meanwhile (bind(2)).
@@ -55,6 +60,10 @@ pub(crate) fn listener(address: SocketAddr, options: ListenerOptions) -> io::Res
 /// # Errors
 /// The error of socket(2), setsockopt(2) or bind(2).
 pub(crate) fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
+    broker::open(move || datagrams_here(address))
+}
+
+fn datagrams_here(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::DGRAM)?;
     match address {
         SocketAddr::V4(_) => set_option(socket.as_fd(), libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
@@ -72,6 +81,10 @@ pub(crate) fn datagrams(address: SocketAddr) -> io::Result<OwnedFd> {
 /// The error of socket(2), setsockopt(2), bind(2) or connect(2); `AddrInUse` if a service is bound
 /// to the port.
 pub(crate) fn answering(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
+    broker::open(move || answering_here(from, to))
+}
+
+fn answering_here(from: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(from, SocketType::DGRAM)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     match from {

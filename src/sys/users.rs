@@ -11,11 +11,43 @@ const PASSWD_MAX: u64 = 1 << 20;
 /// loginuid of a process that no login started (proc_pid_loginuid(5)).
 const NO_LOGIN: u32 = u32::MAX;
 
-/// The name of a local user; `None`: /etc/passwd has none, or cannot be read.
-pub(crate) fn name(uid: u32) -> Option<String> {
+/// The daemon's user, which it becomes if root starts it, and which its unit has.
+pub const DAEMON: &str = "portsentry";
+
+/// A local user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// The id of its first group.
+    pub gid: u32,
+}
+
+/// The local user of this name; `None`: /etc/passwd has none, or cannot be read.
+pub fn find(name: &str) -> Option<User> {
+    user_in(&passwd()?, name)
+}
+
+fn user_in(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        if fields.next()? != name {
+            return None;
+        }
+        let (uid, gid) = (fields.nth(1)?, fields.next()?);
+        Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+    })
+}
+
+fn passwd() -> Option<String> {
     let mut file = files::open(Path::new("/etc/passwd")).ok()?;
     let text = files::read_up_to(&mut file, PASSWD_MAX).ok()?;
-    name_in(&String::from_utf8_lossy(&text), uid)
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The name of a local user; `None`: /etc/passwd has none, or cannot be read.
+pub(crate) fn name(uid: u32) -> Option<String> {
+    name_in(&passwd()?, uid)
 }
 
 fn name_in(passwd: &str, uid: u32) -> Option<String> {

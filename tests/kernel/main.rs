@@ -29,6 +29,7 @@ mod decoy;
 mod defects;
 mod detect;
 mod disks;
+mod escape;
 mod events;
 mod evidence;
 mod fail2ban;

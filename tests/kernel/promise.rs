@@ -506,7 +506,8 @@ fn systemd_is_notified_of_start_reload_watchdog_and_end() {
     assert!(told().contains("READY=1"));
     let begun = Instant::now();
     for _ in 0..3 {
-        assert!(told().contains("WATCHDOG=1"));
+        let text = told();
+        assert!(text.contains("WATCHDOG=1") && text.contains("STATUS=mode enforce"), "{text}");
     }
     assert!(
         (Duration::from_millis(1500)..Duration::from_secs(9)).contains(&begun.elapsed()),

@@ -163,15 +163,22 @@ fn after_is_after_the_block() {
         return;
     }
     let scene = Scene::new();
-    // The braces of nft stay: they are no macro.
+    // The braces of nft stay: they are no macro. The command may not ask the kernel, so it waits
+    // until the test has.
+    let (asked, answered) = (scene.file("asked"), scene.file("answered"));
     let script = format!(
-        "nft get element inet portsentry unproven4 \"{{ $2 }}\" > {0} && echo there >> {0}",
-        scene.file("out").display()
+        "echo \"{{ $2 }}\" > {0}.new; mv {0}.new {0}; until [ -e {1} ]; do sleep 0.05; done",
+        asked.display(),
+        answered.display()
     );
     let daemon = Daemon::start(&scene.host, &format!("respond: {{ {} }}", scene.command(&script)));
     scene.scan(&["-sS", HOST]);
+    assert!(eventually(Duration::from_secs(10), || asked.exists()), "{}", daemon.log());
+    let element = fs::read_to_string(&asked).unwrap();
+    let words = ["get", "element", "inet", "portsentry", "unproven4", element.trim()];
+    assert!(scene.host.run("nft", &words).contains(SCANNER));
+    fs::write(answered, "").unwrap();
     daemon.wait_for_log("External command run");
-    assert_eq!(scene.lines("out").last().map(String::as_str), Some("there"));
 }
 
 #[test]

@@ -507,19 +507,21 @@ fn programs_are_started_in_two_places_the_helper_by_the_daemon_and_the_command_b
 fn the_unit_lets_the_helper_do_what_the_defaults_need() {
     let unit = read("contrib/systemd/portsentry.service");
     assert!(unit.contains("AF_INET AF_INET6") && unit.contains("KillMode=mixed"));
-    // README points administrators who want hosts.deny there.
-    assert!(read("contrib/systemd/responses.conf").contains("\n#ReadWritePaths=/etc\n"));
+    // README points administrators who want hosts.deny to this unit, and those who want more there.
+    let responses = read("contrib/systemd/portsentry-responses@.service");
+    assert!(responses.contains("\nReadWritePaths=/etc "));
     let drop_in = read("contrib/systemd/responses.conf");
-    // A list that replaces the unit's must contain all of it.
-    let capabilities = |text: &str| {
-        let lists = text
-            .lines()
-            .filter_map(|line| line.trim_start_matches('#').strip_prefix("CapabilityBoundingSet="));
-        lists.flat_map(str::split_whitespace).map(str::to_owned).collect::<BTreeSet<_>>()
+    // A list that is empty first replaces the unit's.
+    assert!(!drop_in.contains("CapabilityBoundingSet=\n"));
+    let capabilities = |text: &str, key: &str| {
+        let lists = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        lists.flat_map(str::split_whitespace).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert!(
-        capabilities(&unit).len() == 3 && capabilities(&drop_in).is_superset(&capabilities(&unit))
-    );
+    let connect = read("contrib/systemd/connect.conf");
+    for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
+        assert_eq!(capabilities(&unit, key), ["CAP_NET_ADMIN"], "{key}");
+        assert_eq!(capabilities(&connect, key), ["CAP_NET_BIND_SERVICE"], "{key}");
+    }
     assert!(
         drop_in.lines().all(|line| line.is_empty() || line.starts_with('#') || line == "[Service]"),
         "copied as it is, it changes nothing"

@@ -341,7 +341,7 @@ fn when_the_daemon_is_gone_nothing_is_left() {
         "{:?}",
         helper.processes()
     );
-    let pid = helper.process.as_ref().unwrap().id();
+    let pid = helper.process.as_ref().unwrap().id().unwrap();
     // Closing the socket is enough, for whatever reason the daemon ended.
     helper.send(&Order::End(Duration::ZERO));
     helper.ends_all();
@@ -373,7 +373,7 @@ fn at_the_end_running_commands_get_a_moment_and_waiting_ones_are_dropped() {
 fn signals_that_a_terminal_sends_to_the_group_do_not_end_it() {
     let mut helper = Helper::with_script("echo still there", LONG);
     helper.wait_for(|messages| messages.contains(&Message::Ready).then_some(()));
-    let pid = helper.process.as_ref().unwrap().id().to_string();
+    let pid = helper.process.as_ref().unwrap().id().unwrap().to_string();
     for signal in ["-INT", "-HUP", "-TERM", "-USR1"] {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }

@@ -161,6 +161,13 @@ impl<'a> Machine<'a> {
         words
     }
 
+    /// A program on the host, not started yet.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(self.in_namespace(program, arguments));
+        command
+    }
+
     /// Runs a program on the host, whatever its exit status.
     pub fn output(&self, program: &str, arguments: &[&str]) -> Output {
         let words = self.in_namespace(program, arguments);

@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use crate::sys::broker;
+
 /// The kernel's status of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueStatus {
@@ -20,7 +22,8 @@ pub fn queue_status(queue: u16) -> Option<QueueStatus> {
 }
 
 pub(super) fn read_table() -> String {
-    fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue").unwrap_or_default()
+    broker::open(|| fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue"))
+        .unwrap_or_default()
 }
 
 /// Parses a queue's line: number, port, waiting, copy mode, copy range, dropped as full, dropped as

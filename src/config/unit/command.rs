@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::judge::{Judge, Loss, capability};
+use super::judge::{ENABLE, Judge, Loss, capability};
 use super::{Access, denied};
 use crate::config::Config;
 use crate::config::diagnostic::shown;
@@ -21,7 +21,7 @@ const MAILERS: &[&str] = &["mail", "mailx", "s-nail", "bsd-mailx", "mutt", "send
 /// Languages whose runtime generates code.
 const COMPILERS: &[&str] = &["java", "node", "nodejs", "deno", "bun", "dotnet", "pwsh", "luajit"];
 
-/// Programs with the capabilities that they need beyond the daemon's.
+/// Programs with the capabilities that they need.
 const PRIVILEGED: &[(&[&str], &[&str])] = &[
     (
         &[
@@ -37,6 +37,10 @@ const PRIVILEGED: &[(&[&str], &[&str])] = &[
         ],
         &["CAP_NET_RAW"],
     ),
+    (
+        &["nft", "iptables", "ip6tables", "ipset", "ip", "route", "tc", "conntrack", "ebtables"],
+        &["CAP_NET_ADMIN"],
+    ),
     (&["sudo", "su", "runuser", "setpriv", "chpst", "gosu"], &["CAP_SETUID", "CAP_SETGID"]),
 ];
 
@@ -44,7 +48,7 @@ const PRIVILEGED: &[(&[&str], &[&str])] = &[
 pub(super) fn judge(config: &Config, judge: &mut Judge<'_, '_>) {
     let Some((program, arguments)) = config.respond.command.split_first() else { return };
     let path = Path::new(program);
-    let hidden = match judge.unit.access(path) {
+    let hidden = match judge.unit.of_responses().access(path) {
         Access::Hidden(setting) => Some(setting),
         Access::Volatile(why) if path.starts_with("/tmp") || path.starts_with("/var/tmp") => {
             Some(why)
@@ -64,7 +68,7 @@ pub(super) fn judge(config: &Config, judge: &mut Judge<'_, '_>) {
         program_needs(name, judge);
     }
     for file in runs.written {
-        if judge.unit.access(Path::new(file)) == Access::Read {
+        if judge.unit.of_responses().access(Path::new(file)) == Access::Read {
             let directory = Path::new(file).parent().unwrap_or(Path::new("/")).display();
             judge.refuse(
                 Loss::Part,
@@ -76,7 +80,7 @@ pub(super) fn judge(config: &Config, judge: &mut Judge<'_, '_>) {
     }
     let mode = fs::metadata(path).map_or(0, |facts| facts.mode());
     let is_given_rights = mode & 0o6000 != 0;
-    if is_given_rights && judge.unit.is_on("NoNewPrivileges") {
+    if is_given_rights && judge.unit.of_responses().is_on("NoNewPrivileges") {
         judge.refuse(
             Loss::Part,
             KEY,
@@ -122,7 +126,7 @@ impl<'c> Runs<'c> {
 
 /// Notes what a known program needs and does not get.
 fn program_needs(name: &str, judge: &mut Judge<'_, '_>) {
-    if MAILERS.contains(&name) && judge.unit.is_on("NoNewPrivileges") {
+    if MAILERS.contains(&name) && judge.unit.of_responses().is_on("NoNewPrivileges") {
         judge.refuse(
             Loss::Part,
             KEY,
@@ -130,7 +134,7 @@ fn program_needs(name: &str, judge: &mut Judge<'_, '_>) {
             "write NoNewPrivileges=no and ReadWritePaths=/var/spool/postfix, or the directory of another queue, into a drop-in (contrib/systemd/responses.conf)",
         );
     }
-    if COMPILERS.contains(&name) && judge.unit.is_on("MemoryDenyWriteExecute") {
+    if COMPILERS.contains(&name) && judge.unit.of_responses().is_on("MemoryDenyWriteExecute") {
         judge.refuse(
             Loss::Part,
             KEY,
@@ -139,11 +143,16 @@ fn program_needs(name: &str, judge: &mut Judge<'_, '_>) {
         );
     }
     for (_, capabilities) in PRIVILEGED.iter().filter(|(names, _)| names.contains(&name)) {
-        let missing = denied(judge.unit, "CapabilityBoundingSet", capabilities);
+        let is_user = judge.needs_responses();
+        let missing = match is_user {
+            true => capabilities.iter().copied().collect(),
+            false => denied(judge.unit.of_responses(), "CapabilityBoundingSet", capabilities),
+        };
         if !missing.is_empty() {
             let list = missing.into_iter().collect::<Vec<_>>().join(" ");
             let message = format!("{} lacks {list}", shown(name));
-            judge.refuse(Loss::Part, KEY, &message, &capability(&list));
+            let remedy = if is_user { ENABLE.to_owned() } else { capability(&list) };
+            judge.refuse(Loss::Part, KEY, &message, &remedy);
         }
     }
 }

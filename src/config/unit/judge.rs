@@ -11,6 +11,9 @@ const HOSTS_DENY: &str = "respond.hosts_deny.path";
 /// The remedy that always works for the daemon's own files.
 const INSIDE: &str = "let it lie in /var/lib/portsentry";
 
+/// The remedy for responses that only root can do.
+pub(super) const ENABLE: &str = "have responses run as root: systemctl enable --now portsentry-responses.socket, then restart portsentry";
+
 /// How much an administrator loses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
@@ -54,22 +57,55 @@ impl Judge<'_, '_> {
         }
     }
 
+    /// Whether responses run as a user other than root.
+    pub(super) fn needs_responses(&self) -> bool {
+        self.unit.user().is_some() && self.unit.responses.is_none()
+    }
+
+    /// The remedy for a capability that the daemon lacks.
+    fn grant(&self, name: &str) -> String {
+        let bounding = capability(name);
+        match self.unit.user() {
+            Some(_) => format!("{bounding} and AmbientCapabilities={name}"),
+            None => bounding,
+        }
+    }
+
     /// Files that the daemon writes.
     fn written(&mut self, config: &Config) {
         // hosts.deny and the blocked files are replaced by new ones in their directories.
         let directory = |file: &Path| file.parent().map(Path::to_owned);
         let hosts_deny = &config.respond.hosts_deny;
+        let is_hidden = matches!(self.unit.access(&hosts_deny.path), Access::Hidden(_));
+        let is_roots = hosts_deny.enabled && self.needs_responses() && !is_hidden;
+        if is_roots {
+            let message = format!(
+                "{} (`{HOSTS_DENY}`) is not written: it is root's, and responses run as the user {}",
+                hosts_deny.path.display(),
+                self.unit.user().unwrap_or_default()
+            );
+            self.refuse(Loss::Part, HOSTS_DENY, &message, ENABLE);
+        }
+        let responses = self.unit.of_responses();
         let files = [
             (Loss::Part, "state_dir", Some(config.state_dir.clone())),
             (Loss::Whole, "history_file", config.history_file.clone()),
             (Loss::Part, "blocked_file", config.blocked_file.as_deref().and_then(directory)),
             (Loss::Whole, "control.socket", directory(&config.control.socket)),
-            (Loss::Part, HOSTS_DENY, directory(&hosts_deny.path).filter(|_| hosts_deny.enabled)),
+            (
+                Loss::Part,
+                HOSTS_DENY,
+                directory(&hosts_deny.path).filter(|_| hosts_deny.enabled && !is_roots),
+            ),
         ];
         for (loss, key, path) in files {
             let Some(path) = path else { continue };
             let shown = path.display();
-            match self.unit.access(&path) {
+            let unit = match key {
+                "blocked_file" | HOSTS_DENY => responses,
+                _ => self.unit,
+            };
+            match unit.access(&path) {
                 Access::Write => {}
                 Access::Read => {
                     let (into, directory) = match path.parent().filter(|_| key == "history_file") {
@@ -80,7 +116,12 @@ impl Judge<'_, '_> {
                         format!("write into a drop-in: ReadWritePaths={}", directory.display());
                     let remedy = match key {
                         HOSTS_DENY => format!("{grant} (contrib/systemd/responses.conf)"),
-                        _ => format!("{INSIDE}, or {grant}"),
+                        _ => match self.unit.user() {
+                            Some(user) => {
+                                format!("{INSIDE}, or {grant}, and let the user {user} write there")
+                            }
+                            None => format!("{INSIDE}, or {grant}"),
+                        },
                     };
                     let message = format!("the daemon cannot write {into}{shown} (`{key}`)");
                     self.refuse(loss, key, &message, &remedy);
@@ -124,21 +165,21 @@ impl Judge<'_, '_> {
         let low_port = |ports: &crate::config::PortSet| {
             ports.ranges().first().is_some_and(|range| *range.start() < 1024)
         };
-        if !self.unit.allows("CapabilityBoundingSet", "CAP_NET_ADMIN") {
+        if !self.unit.has_capability("CAP_NET_ADMIN") {
             self.refuse(
                 Loss::Whole,
                 "mode",
                 "CAP_NET_ADMIN is missing",
-                &capability("CAP_NET_ADMIN"),
+                &self.grant("CAP_NET_ADMIN"),
             );
         }
-        let bind = self.unit.allows("CapabilityBoundingSet", "CAP_NET_BIND_SERVICE");
+        let bind = self.unit.has_capability("CAP_NET_BIND_SERVICE");
         if !bind && connect(config.udp.mode) && low_port(&config.udp.ports) {
             self.refuse(
                 Loss::Part,
                 "udp.mode",
                 "decoys cannot answer datagrams from ports below 1024 (`udp.mode` is connect): CAP_NET_BIND_SERVICE is missing",
-                &capability("CAP_NET_BIND_SERVICE"),
+                &self.grant("CAP_NET_BIND_SERVICE"),
             );
         }
         if !bind
@@ -149,18 +190,32 @@ impl Judge<'_, '_> {
                 Loss::Whole,
                 "capture.decoy_port",
                 "decoys cannot listen on a port below 1024 (`capture.decoy_port`): CAP_NET_BIND_SERVICE is missing",
-                &capability("CAP_NET_BIND_SERVICE"),
+                &self.grant("CAP_NET_BIND_SERVICE"),
             );
         }
-        if !config.control.group.is_empty()
-            && !self.unit.allows("CapabilityBoundingSet", "CAP_CHOWN")
-        {
-            self.refuse(
-                Loss::Whole,
-                "control.group",
-                "the control socket cannot be given to a group (`control.group`): CAP_CHOWN is missing",
-                &capability("CAP_CHOWN"),
-            );
+        let group = &config.control.group;
+        if !group.is_empty() {
+            // The owner of a file gives it to a group of its own; root to any, with the capability.
+            let (is_able, message, remedy) = match self.unit.user() {
+                Some(user) => (
+                    ["SupplementaryGroups", "Group"]
+                        .iter()
+                        .any(|key| self.unit.words(key).any(|word| word == group)),
+                    format!("the user {user} is not in that group"),
+                    format!("write into a drop-in: SupplementaryGroups={group}"),
+                ),
+                None => (
+                    self.unit.allows("CapabilityBoundingSet", "CAP_CHOWN"),
+                    "CAP_CHOWN is missing".to_owned(),
+                    capability("CAP_CHOWN"),
+                ),
+            };
+            if !is_able {
+                let message = format!(
+                    "the control socket cannot be given to a group (`control.group`): {message}"
+                );
+                self.refuse(Loss::Whole, "control.group", &message, &remedy);
+            }
         }
         let mut needed = vec![("mode", &["AF_NETLINK", "AF_UNIX"][..])];
         if connect(config.tcp.mode) || connect(config.udp.mode) {

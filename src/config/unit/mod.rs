@@ -18,9 +18,19 @@ pub(super) use judge::judge;
 /// The name of the unit.
 const NAME: &str = "portsentry.service";
 
-/// The unit of this package.
+/// The name of the unit of the helper that runs as root.
+const RESPONSES: &str = "portsentry-responses@.service";
+
+/// What enables that: a link among the sockets of one of [`PLACES`].
+const RESPONSES_SOCKET: &str = "portsentry-responses.socket";
+
+/// The units of this package.
 const SHIPPED: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd/portsentry.service"));
+const SHIPPED_RESPONSES: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/contrib/systemd/portsentry-responses@.service"
+));
 
 /// Where systemd looks for units, the first place first.
 const PLACES: &[&str] = &[
@@ -36,6 +46,8 @@ const PLACES: &[&str] = &[
 pub struct Unit {
     /// The file; `None`: no unit is installed, and this is the one of the package.
     file: Option<PathBuf>,
+    /// The unit of the helper that runs as root, if the administrator has enabled it.
+    responses: Option<Box<Unit>>,
     /// The values of each setting, in order, with its drop-ins. An empty value ends what came
     /// before.
     settings: BTreeMap<String, Vec<String>>,
@@ -70,16 +82,53 @@ impl Unit {
     /// The unit that is installed in the file system at `root`; `None` if there is none, or it is
     /// masked.
     pub fn installed(root: &Path) -> Option<Self> {
-        let file = PLACES.iter().map(|place| root.join(place).join(NAME)).find(|file| {
+        let mut unit = Self::installed_as(root, NAME)?;
+        let is_enabled = PLACES.iter().any(|place| {
+            let link = root.join(place).join("sockets.target.wants").join(RESPONSES_SOCKET);
+            fs::symlink_metadata(link).is_ok()
+        });
+        if is_enabled {
+            let responses = Self::installed_as(root, RESPONSES).unwrap_or_else(|| {
+                let mut unit = Self::default();
+                unit.add(SHIPPED_RESPONSES);
+                unit
+            });
+            unit.responses = Some(Box::new(responses));
+        }
+        Some(unit)
+    }
+
+    fn installed_as(root: &Path, name: &str) -> Option<Self> {
+        let file = PLACES.iter().map(|place| root.join(place).join(name)).find(|file| {
             // A link to /dev/null masks the unit; as such it is the one that counts.
             fs::symlink_metadata(file).is_ok()
         })?;
         let mut unit = Self { file: Some(file.clone()), ..Self::default() };
         unit.add(&fs::read_to_string(&file).ok().filter(|text| !text.trim().is_empty())?);
-        for file in drop_ins(root) {
+        for file in drop_ins(root, name) {
             unit.add(&fs::read_to_string(file).unwrap_or_default());
         }
         Some(unit)
+    }
+
+    /// The unit whose processes run commands and write hosts.deny and blocked files.
+    fn of_responses(&self) -> &Self {
+        self.responses.as_deref().unwrap_or(self)
+    }
+
+    /// The user that the daemon runs as, if that is not root.
+    fn user(&self) -> Option<&str> {
+        Some(self.value("User")).filter(|user| !matches!(*user, "" | "root" | "0"))
+    }
+
+    /// Whether the unit's main process has this capability: root what the bounding set allows,
+    /// another user what is ambient, too.
+    fn has_capability(&self, name: &str) -> bool {
+        let is_ambient = || {
+            self.settings.contains_key("AmbientCapabilities")
+                && self.allows("AmbientCapabilities", name)
+        };
+        self.allows("CapabilityBoundingSet", name) && (self.user().is_none() || is_ambient())
     }
 
     /// The name for messages.
@@ -226,9 +275,9 @@ impl Unit {
 
 /// The drop-ins of the unit, in the order in which they apply: by name; of two with the same name
 /// the one in the earlier place, and one for this unit before one for all services.
-fn drop_ins(root: &Path) -> Vec<PathBuf> {
+fn drop_ins(root: &Path, name: &str) -> Vec<PathBuf> {
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
-    for directory in ["service.d".to_owned(), format!("{NAME}.d")] {
+    for directory in ["service.d".to_owned(), format!("{name}.d")] {
         for place in PLACES.iter().rev() {
             let found = fs::read_dir(root.join(place).join(&directory)).into_iter().flatten();
             for entry in found.flatten() {

@@ -65,7 +65,7 @@ fn lists_of_what_is_allowed_are_read_as_systemd_reads_them() {
     assert!(allows(more, "CAP_NET_RAW") && allows(more, "CAP_NET_ADMIN"));
     let other = "CapabilityBoundingSet=\nCapabilityBoundingSet=CAP_NET_RAW\n";
     assert!(allows(other, "CAP_NET_RAW") && !allows(other, "CAP_NET_ADMIN"));
-    let all_but = "CapabilityBoundingSet=~CAP_NET_ADMIN\n";
+    let all_but = "CapabilityBoundingSet=CAP_CHOWN\nCapabilityBoundingSet=~CAP_NET_ADMIN\n";
     assert!(!allows(all_but, "CAP_NET_ADMIN") && allows(all_but, "CAP_CHOWN"));
     assert!(!allows("CapabilityBoundingSet=\n", "CAP_NET_ADMIN"));
     let mut bare = Unit::default();
@@ -111,9 +111,13 @@ fn the_unit_of_this_package_suits_the_defaults() {
     assert_eq!(told("", &Unit::shipped()), [""; 0]);
     assert_eq!(told(&Config::default().to_yaml(), &unit("")), [""; 0]);
     // Every mode, and what the unit grants.
-    let yaml = "tcp: { mode: connect }\nudp: { mode: connect }\nresolve: true\ncontrol: { group: adm }\nblocked_file: /var/lib/portsentry/b\nrespond: { command: [/usr/bin/logger, x] }\n";
+    let yaml = "tcp: { mode: connect }\nudp: { mode: connect, ports: [1024-2000] }\nresolve: true\nblocked_file: /var/lib/portsentry/b\nrespond: { command: [/usr/bin/logger, x] }\n";
     assert_eq!(told(yaml, &unit("")), [""; 0]);
 }
+
+/// contrib/systemd/connect.conf.
+const CONNECT: &str =
+    "AmbientCapabilities=CAP_NET_BIND_SERVICE\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE";
 
 #[test]
 fn what_the_unit_refuses_is_found_and_what_a_drop_in_grants_is_not() {
@@ -160,8 +164,8 @@ fn what_the_unit_refuses_is_found_and_what_a_drop_in_grants_is_not() {
         (
             "respond: { hosts_deny: { enabled: true } }",
             "warning",
-            "into /etc (`respond.hosts_deny.path`)",
-            "ReadWritePaths=/etc",
+            "responses run as the user portsentry",
+            "User=root\nReadWritePaths=/etc",
         ),
         (
             "respond: { command: [/root/alert] }",
@@ -203,7 +207,20 @@ fn what_the_unit_refuses_is_found_and_what_a_drop_in_grants_is_not() {
             "respond: { command: [/bin/ping, '{target}'] }",
             "warning",
             "ping lacks CAP_NET_RAW",
-            "CapabilityBoundingSet=CAP_NET_RAW",
+            "User=root\nCapabilityBoundingSet=CAP_NET_RAW",
+        ),
+        (
+            "respond: { command: [/usr/sbin/ip, route, add, unreachable, '{target}'] }",
+            "warning",
+            "ip lacks CAP_NET_ADMIN",
+            "User=root",
+        ),
+        ("udp: { mode: connect }", "warning", "CAP_NET_BIND_SERVICE is missing", CONNECT),
+        (
+            "control: { group: adm }",
+            "error",
+            "the user portsentry is not in that group",
+            "SupplementaryGroups=adm",
         ),
     ];
     for (yaml, severity, found, grant) in rows {
@@ -257,6 +274,10 @@ const WITHOUT_EFFECT: &[&str] = &[
     "ConfigurationDirectory",
     // Devices, clocks, modules, settings of the kernel: no command that reports or blocks needs them.
     "PrivateDevices",
+    "PrivateMounts",
+    "ProtectProc",
+    "RemoveIPC",
+    "SystemCallErrorNumber",
     "ProtectClock",
     "ProtectHostname",
     "ProtectKernelLogs",
@@ -281,6 +302,9 @@ fn every_setting_of_the_unit_is_compared_or_takes_nothing() {
         "ProtectSystem",
         "ProtectHome",
         "PrivateTmp",
+        "InaccessiblePaths",
+        "User",
+        "AmbientCapabilities",
         "RestrictAddressFamilies",
         "MemoryDenyWriteExecute",
     ];
@@ -294,17 +318,17 @@ fn every_setting_of_the_unit_is_compared_or_takes_nothing() {
 fn what_a_drop_in_takes_away_is_found() {
     for (yaml, drop_in, found) in [
         ("", "CapabilityBoundingSet=~CAP_NET_ADMIN", "CAP_NET_ADMIN is missing"),
-        (
-            "udp: { mode: connect }",
-            "CapabilityBoundingSet=~CAP_NET_BIND_SERVICE",
-            "ports below 1024",
-        ),
+        ("", "AmbientCapabilities=", "CAP_NET_ADMIN is missing"),
         (
             "tcp: { mode: connect }\ncapture: { decoy_port: 99 }",
-            "CapabilityBoundingSet=~CAP_NET_BIND_SERVICE",
+            "CapabilityBoundingSet=CAP_NET_BIND_SERVICE",
             "decoy_port",
         ),
-        ("control: { group: adm }", "CapabilityBoundingSet=~CAP_CHOWN", "CAP_CHOWN is missing"),
+        (
+            "control: { group: adm }",
+            "User=root\nCapabilityBoundingSet=~CAP_CHOWN",
+            "CAP_CHOWN is missing",
+        ),
         ("", "RestrictAddressFamilies=~AF_NETLINK", "sockets of AF_NETLINK"),
         ("tcp: { mode: connect }", "RestrictAddressFamilies=~AF_INET AF_INET6", "AF_INET AF_INET6"),
         ("resolve: true", "RestrictAddressFamilies=~AF_INET", "`resolve` needs"),
@@ -336,4 +360,28 @@ fn a_finding_has_its_place_in_the_file() {
     let finding = &refused.findings[0];
     assert_eq!((finding.line, finding.column, finding.severity), (2, 15, Severity::Error));
     assert!(finding.remedy.contains("ReadWritePaths=/srv"), "{}", finding.remedy);
+}
+
+#[test]
+fn responses_are_compared_with_the_unit_that_runs_them_as_root() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("etc/systemd/system/portsentry.service", SHIPPED);
+    let yaml = "respond: { hosts_deny: { enabled: true }, command: [/usr/sbin/ip, route] }";
+    let found = || told(yaml, &Unit::installed(root.path()).unwrap());
+    let refused = found();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    write(&format!("etc/systemd/system/sockets.target.wants/{RESPONSES_SOCKET}"), "");
+    assert_eq!(found(), [""; 0]);
+    write("etc/systemd/system/portsentry-responses@.service", "[Service]\nProtectSystem=strict\n");
+    assert!(found().len() == 1 && found()[0].contains("into /etc"), "{:?}", found());
+    write(
+        "etc/systemd/system/portsentry-responses@.service.d/responses.conf",
+        "[Service]\nReadWritePaths=/etc\n",
+    );
+    assert_eq!(found(), [""; 0]);
 }

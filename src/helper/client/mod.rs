@@ -5,7 +5,7 @@
 //! affected. Text files recover: after an overflow, at start and after each restart the helper gets
 //! the list of all blocks.
 
-mod orders;
+pub(super) mod orders;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ pub(super) fn has_files(config: &Config) -> bool {
     config.respond.hosts_deny.enabled || config.blocked_file.is_some()
 }
 
-pub(super) fn settings(config: &Config) -> Settings {
+pub(in crate::helper) fn settings(config: &Config) -> Settings {
     let deny = &config.respond.hosts_deny;
     Settings {
         command: config.respond.command.clone(),

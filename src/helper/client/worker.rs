@@ -18,7 +18,7 @@ use super::shared::{BlockList, GRACE, Item, LAST_ORDERS_TIMEOUT, Request, Shared
 use super::{HelperClient, QUEUE, wanted};
 use crate::backoff::Backoff;
 use crate::config::{Config, Mode};
-use crate::helper::process::{OWN_PROGRAM, Process};
+use crate::helper::process::{OWN_PROGRAM, Process, RESPONSES};
 use crate::helper::protocol::{Message, Order, TEST_TARGET};
 use crate::journal::{Ended, JournalHandle, Notice, Response};
 use crate::sys::mailbox::{self, Inbox};
@@ -184,7 +184,12 @@ impl Worker {
 
     /// Starts the helper; a failure is reported, and the start is retried later.
     fn start_helper(&mut self) {
-        match Process::start(Path::new(OWN_PROGRAM)) {
+        let as_root = Process::connect(Path::new(RESPONSES));
+        let started = as_root.and_then(|helper| match helper {
+            Some(helper) => Ok(helper),
+            None => Process::start(Path::new(OWN_PROGRAM)),
+        });
+        match started {
             Ok(helper) => {
                 self.helper = Some(helper);
                 self.send_configuration();

@@ -18,7 +18,7 @@ use crate::journal::{JournalHandle, Notice, Record, history};
 use crate::store::error::Fault;
 use crate::store::{Error, clock};
 use crate::sys::mailbox::{self, Inbox};
-use crate::sys::{poll, process};
+use crate::sys::{confine, poll, process};
 
 /// How long records are gathered for one transaction. A search does not wait for it.
 const GATHER_TIME: Duration = Duration::from_millis(500);
@@ -83,7 +83,10 @@ impl EventsHandle {
             reported_at: None,
             prune_at: now,
         };
-        std::thread::Builder::new().name("events".to_owned()).spawn(move || worker.run())?;
+        std::thread::Builder::new().name("events".to_owned()).spawn(move || {
+            confine::no_exec();
+            worker.run()
+        })?;
         Ok(Self { records, requests, figures })
     }
 }
