@@ -15,6 +15,7 @@
 mod support;
 
 mod command_line;
+mod completions;
 mod configuration;
 mod control;
 mod dependencies;

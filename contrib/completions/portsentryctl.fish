@@ -1,0 +1,211 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_portsentryctl_global_optspecs
+    string join \n json socket= h/help V/version
+end
+
+function __fish_portsentryctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_portsentryctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_portsentryctl_using_subcommand
+    set -l cmd (__fish_portsentryctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -s V -l version -d 'Print version'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "status" -d 'Show the daemon\'s status'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "list" -d 'List the blocks'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "show" -d 'Show the state of an address and its past: what it probed, what counted, what was decided, and what it may still do'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "test" -d 'Say what would happen to packets of an address: whether it is blocked, slowed or never blocked, and what each port would answer'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "block" -d 'Block an address or a network'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "unblock" -d 'Unblock an address or a network, or everything'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "allow" -d 'List or change the addresses and networks that are never blocked'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "history" -d 'List what happened: scans, slowed and blocked sources and their ends, an administrator\'s orders'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "rules" -d 'Print the ruleset in force, as nft(8) reads it'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "check" -d 'Check a configuration file. The daemon need not run'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "import" -d 'Convert the files of PortSentry 1.2 or 2.x into a configuration. The daemon need not run'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "reload" -d 'Reload the daemon\'s configuration'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "enforce" -d 'Block scans from now on, or confirm that they stay blocked'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "observe" -d 'Block nothing from now on, only report; or say what would have been blocked'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "off" -d 'Watch nothing until `on`; blocks stay in force'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "pause" -d 'Watch nothing for a time; blocks stay in force'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "on" -d 'Watch again'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "watch" -d 'Show events as they happen'
+complete -c portsentryctl -n "__fish_portsentryctl_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand status" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand status" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand status" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l would-be -d 'What observe mode would have blocked or slowed, instead'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand show" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand show" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand show" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand test" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand test" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand test" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand block" -l for -d 'Duration: 30s, 2h, "1day 12h"; 0: permanent. Without it, the configured duration' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand block" -l reason -d 'The reason, shown in lists and in the log' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand block" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand block" -l force -d 'Even if that may cut off an administrator\'s session, or this one'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand block" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand block" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand unblock" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand unblock" -l all -d 'Unblock everything; asks first on a terminal'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand unblock" -l yes -d 'Do not ask'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand unblock" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand unblock" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -f -a "list" -d 'List what is never blocked, and why'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -f -a "add" -d 'Never block this from now on, and lift its block'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -f -a "remove" -d 'Undo `allow add`, or forget an administrator'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and not __fish_seen_subcommand_from list add remove help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from list" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from list" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from add" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from add" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from remove" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from remove" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from help" -f -a "list" -d 'List what is never blocked, and why'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from help" -f -a "add" -d 'Never block this from now on, and lift its block'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Undo `allow add`, or forget an administrator'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand allow; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l since -d 'Only since then: 1h, 7d, a date (2026-11-20), or a time (2026-11-20T15:00, 2026-11-20T15:00:00Z)' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l until -d 'Only until then; a date includes its whole day' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l source -d 'Only of this address or network' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l port -d 'Only of this port: tcp/22, udp/53, 22' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l kind -d 'Only these kinds of events, separated by commas: scan, blocked, unblocked, order and others' -r -f -a "scan\t''
+slowed\t''
+continues\t''
+proven\t''
+released\t''
+blocked\t''
+renewed\t''
+exempted\t''
+unblocked\t''
+block-failed\t''
+unblock-failed\t''
+campaign\t''
+order\t''
+command\t''
+denied\t''
+no-longer-denied\t''
+commands-dropped\t''
+starting\t''
+stopping\t''
+reloaded\t''
+reload-refused\t''
+switched\t''
+adopted\t''
+restored\t''
+foreign-change\t''
+lost\t''
+shed\t''
+not-stored\t''"
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l result -d 'Only with this result: blocked, slowed, reported, ended, done or failed' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l scan -d 'Only of this kind of scan: syn, udp, sweep and others' -r -f -a "connect\t''
+syn\t''
+fin\t''
+null\t''
+xmas\t''
+maimon\t''
+ack\t''
+custom-flags\t''
+udp\t''
+sctp-init\t''
+sctp-cookie-echo\t''
+ip-protocol\t''
+reply\t''
+sweep\t''
+ping-sweep\t''"
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l all -d 'Also what is about no source: starts, reloads, lost packets'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l csv -d 'Print comma-separated values (RFC 4180), with a header'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand rules" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand rules" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand rules" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand check" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand check" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand check" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -l output -d 'The file to write. An existing one is never overwritten' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -l default -d 'The settings of the init script, with TCP_MODE, PORTSENTRY_MODES or the like; without it the first that exists of /etc/default/portsentry, /etc/conf.d/portsentry, /etc/sysconfig/portsentry, and portsentry.modes beside the configuration' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -l mode -d 'A mode of the old program, as on its command line: tcp, stcp, atcp, udp, sudp or audp (1.2), connect or stealth (2.x). May be given twice' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -l print -d 'Write to standard output instead'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand reload" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand reload" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand enforce" -l confirm -d 'Observe again after this time, unless it is confirmed by then: `enforce` without it' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand enforce" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand enforce" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand enforce" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and not __fish_seen_subcommand_from report help" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and not __fish_seen_subcommand_from report help" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and not __fish_seen_subcommand_from report help" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and not __fish_seen_subcommand_from report help" -f -a "report" -d 'Show what would have been blocked or slowed since observing began, and what of it an administrator should look at first'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and not __fish_seen_subcommand_from report help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and __fish_seen_subcommand_from report" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and __fish_seen_subcommand_from report" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and __fish_seen_subcommand_from report" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and __fish_seen_subcommand_from help" -f -a "report" -d 'Show what would have been blocked or slowed since observing began, and what of it an administrator should look at first'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand observe; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand off" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand off" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand off" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand pause" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand pause" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand pause" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand on" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand on" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand on" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand watch" -l socket -d 'The daemon\'s control socket' -r -F
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand watch" -l json -d 'Print JSON: one document with stable keys'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand watch" -s h -l help -d 'Print help'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "status" -d 'Show the daemon\'s status'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "list" -d 'List the blocks'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "show" -d 'Show the state of an address and its past: what it probed, what counted, what was decided, and what it may still do'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "test" -d 'Say what would happen to packets of an address: whether it is blocked, slowed or never blocked, and what each port would answer'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "block" -d 'Block an address or a network'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "unblock" -d 'Unblock an address or a network, or everything'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "allow" -d 'List or change the addresses and networks that are never blocked'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "history" -d 'List what happened: scans, slowed and blocked sources and their ends, an administrator\'s orders'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "rules" -d 'Print the ruleset in force, as nft(8) reads it'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "check" -d 'Check a configuration file. The daemon need not run'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "import" -d 'Convert the files of PortSentry 1.2 or 2.x into a configuration. The daemon need not run'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "reload" -d 'Reload the daemon\'s configuration'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "enforce" -d 'Block scans from now on, or confirm that they stay blocked'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "observe" -d 'Block nothing from now on, only report; or say what would have been blocked'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "off" -d 'Watch nothing until `on`; blocks stay in force'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "pause" -d 'Watch nothing for a time; blocks stay in force'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "on" -d 'Watch again'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "watch" -d 'Show events as they happen'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and not __fish_seen_subcommand_from status list show test block unblock allow history rules check import reload enforce observe off pause on watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and __fish_seen_subcommand_from allow" -f -a "list" -d 'List what is never blocked, and why'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and __fish_seen_subcommand_from allow" -f -a "add" -d 'Never block this from now on, and lift its block'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and __fish_seen_subcommand_from allow" -f -a "remove" -d 'Undo `allow add`, or forget an administrator'
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand help; and __fish_seen_subcommand_from observe" -f -a "report" -d 'Show what would have been blocked or slowed since observing began, and what of it an administrator should look at first'
