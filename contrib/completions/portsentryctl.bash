@@ -67,6 +67,9 @@ _portsentryctl() {
             portsentryctl,test)
                 cmd="portsentryctl__subcmd__test"
                 ;;
+            portsentryctl,test-response)
+                cmd="portsentryctl__subcmd__test__subcmd__response"
+                ;;
             portsentryctl,unblock)
                 cmd="portsentryctl__subcmd__unblock"
                 ;;
@@ -148,6 +151,9 @@ _portsentryctl() {
             portsentryctl__subcmd__help,test)
                 cmd="portsentryctl__subcmd__help__subcmd__test"
                 ;;
+            portsentryctl__subcmd__help,test-response)
+                cmd="portsentryctl__subcmd__help__subcmd__test__subcmd__response"
+                ;;
             portsentryctl__subcmd__help,unblock)
                 cmd="portsentryctl__subcmd__help__subcmd__unblock"
                 ;;
@@ -185,7 +191,7 @@ _portsentryctl() {
 
     case "${cmd}" in
         portsentryctl)
-            opts="-h -V --json --socket --help --version status list show test block unblock allow history rules check import reload enforce observe off pause on watch help"
+            opts="-h -V --json --socket --help --version status list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -411,7 +417,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help)
-            opts="status list show test block unblock allow history rules check import reload enforce observe off pause on watch help"
+            opts="status list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -705,6 +711,20 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help__subcmd__test)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__help__subcmd__test__subcmd__response)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1045,6 +1065,24 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__test)
+            opts="-h --json --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__test__subcmd__response)
             opts="-h --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
