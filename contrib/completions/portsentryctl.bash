@@ -40,6 +40,9 @@ _portsentryctl() {
             portsentryctl,list)
                 cmd="portsentryctl__subcmd__list"
                 ;;
+            portsentryctl,metrics)
+                cmd="portsentryctl__subcmd__metrics"
+                ;;
             portsentryctl,observe)
                 cmd="portsentryctl__subcmd__observe"
                 ;;
@@ -124,6 +127,9 @@ _portsentryctl() {
             portsentryctl__subcmd__help,list)
                 cmd="portsentryctl__subcmd__help__subcmd__list"
                 ;;
+            portsentryctl__subcmd__help,metrics)
+                cmd="portsentryctl__subcmd__help__subcmd__metrics"
+                ;;
             portsentryctl__subcmd__help,observe)
                 cmd="portsentryctl__subcmd__help__subcmd__observe"
                 ;;
@@ -191,7 +197,7 @@ _portsentryctl() {
 
     case "${cmd}" in
         portsentryctl)
-            opts="-h -V --json --socket --help --version status list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
+            opts="-h -V --json --socket --help --version status metrics list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -351,12 +357,16 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__block)
-            opts="-h --for --reason --force --json --socket --help"
+            opts="-h --from --for --reason --force --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -417,7 +427,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help)
-            opts="status list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
+            opts="status metrics list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -571,6 +581,20 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__help__subcmd__metrics)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -843,12 +867,50 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__list)
-            opts="-h --would-be --json --socket --help"
+            opts="-h --would-be --proven --slowed --since --net --sort --limit --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --net)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "packets since until address" -- "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__metrics)
+            opts="-h --textfile --json --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1047,7 +1109,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__status)
-            opts="-h --json --socket --help"
+            opts="-h --check --json --socket --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
