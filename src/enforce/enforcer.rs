@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::backlog::Backlog;
-use super::drift::Drift;
+use super::drift::{Drift, UNDELETED_MAX};
 use super::element::{self, BLOCKED};
 use super::executor::{Context, Executor, SyncError, outcome};
 use super::exempt::Exemptions;
@@ -310,6 +310,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let mut summary = Summary::default();
         let mut adopt = Vec::with_capacity(steps.len());
         let mut later = Vec::new();
+        let leftovers = self.leftovers(&steps);
         for step in steps {
             match step {
                 Step::Keep(block) => adopt.push(block),
@@ -317,6 +318,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     summary.adopted += 1;
                     adopt.push(block);
                 }
+                Step::Restore(block) if leftovers.contains(&block.source) => {}
                 Step::Restore(block) => {
                     summary.restored += 1;
                     if !self.executor.placement.is_network(block.source) {
@@ -368,10 +370,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     // Others are deleted because there are too many.
                     summary.normalised +=
                         u64::from(self.executor.placement.exact_source(set, key).is_none());
+                    self.drift.undeleted.retain(|other| *other != (set, key));
                     if let Err(error) = self.executor.kernel.delete(set, &[Element::new(key)]) {
                         log::warn!("{}", error_chain(&error));
                         // The set is read again after a while, and it is tried again.
                         self.drift.lost = true;
+                        if self.drift.undeleted.len() < UNDELETED_MAX {
+                            self.drift.undeleted.push((set, key));
+                        }
                     }
                 }
                 Step::Keep(_) | Step::Adopt(_) | Step::Restore(_) => {}
@@ -379,6 +385,20 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         self.perform(now);
         summary
+    }
+
+    /// Sources whose block ended while the kernel kept an element of theirs that blocks nothing: that
+    /// it is still there is no wish to block them.
+    fn leftovers(&self, steps: &[Step]) -> Vec<Source> {
+        let undeleted = &self.drift.undeleted;
+        let source = |step: &Step| match step {
+            Step::Delete(set, key) if undeleted.contains(&(*set, *key)) => {
+                self.executor.placement.source(*key)
+            }
+            _ => None,
+        };
+        let is_over = |source: &Source| self.engine.blocked(*source).is_none();
+        steps.iter().filter_map(source).filter(is_over).collect()
     }
 
     /// Blocks by order of the administrator.

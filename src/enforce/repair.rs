@@ -135,6 +135,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let (mut wanted, mut present, mut outranked) = (Vec::new(), Vec::new(), Vec::new());
         for (key, there) in keys.into_iter().zip(there) {
             let Some(source) = self.executor.placement.source(key) else { continue };
+            if there.is_none() {
+                self.drift.undeleted.retain(|other| *other != (set, key));
+            }
             match there {
                 Some(info) if !removed => {
                     let block = self.engine.blocked(source);

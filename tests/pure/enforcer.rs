@@ -127,6 +127,17 @@ fn a_refused_deletion_of_an_element_is_tried_again() {
     ]);
 }
 
+#[test]
+fn an_element_without_effect_that_the_kernel_keeps_brings_no_block_back() {
+    run([
+        Step::Refuse { set: 1, writes: 1, how: 0 },
+        Step::AddHost { what: 32, seconds: None },
+        Step::Delete { set: 1, which: 74 },
+        Step::Lose,
+        Step::AddHost { what: 0, seconds: None },
+    ]);
+}
+
 /// The same histories in each run, so that a change is judged by what it changes. ENFORCER_CASES gives
 /// the number of random ones instead.
 fn config() -> ProptestConfig {
