@@ -256,9 +256,12 @@ impl Connection {
                 batch.elements(kind, set, [(*element, past)]);
             })
         };
-        let past = Past { counter: Some((before.packets, before.bytes)), expires: None };
+        // Where the set counts, the kernel makes a counter of zero by itself. Where it does not, it
+        // would take ours, and nft(8) could not load its own listing.
+        let counted = Some((before.packets, before.bytes)).filter(|counter| *counter != (0, 0));
+        let past = Past { counter: counted, expires: None };
         let result = match replace(past) {
-            // A set that does not count, or a kernel that does not take a counter's value.
+            // A kernel that does not take a counter's value.
             Err(error) if error.is_unsupported() => replace(Past::default()),
             other => other,
         };
