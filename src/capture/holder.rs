@@ -24,11 +24,16 @@ pub struct Holder {
     pub portid: u32,
     /// Process id and name, if the process is visible.
     pub process: Option<(u32, String)>,
+    /// The process is the one whose ID is the port, as the kernel chooses it for the first netlink
+    /// socket of a process (netlink_autobind in net/netlink/af_netlink.c): the sockets of a process
+    /// with more rights than ours cannot be seen.
+    pub by_port: bool,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
+            Some((pid, name)) if self.by_port => write!(f, "probably {name} (pid {pid})"),
             Some((pid, name)) => write!(f, "{name} (pid {pid})"),
             None => write!(f, "the owner of netlink port {}", self.portid),
         }
@@ -46,10 +51,12 @@ fn find_here(resource: Resource) -> Option<Holder> {
         Resource::Queue(_) => "/proc/thread-self/net/netfilter/nfnetlink_queue",
     };
     let portid = portid_of(&fs::read_to_string(table).ok()?, resource.number())?;
-    let process = fs::read_to_string("/proc/thread-self/net/netlink")
+    let seen = fs::read_to_string("/proc/thread-self/net/netlink")
         .ok()
         .and_then(|sockets| process_of(inode_of(&sockets, portid)?));
-    Some(Holder { portid, process })
+    let by_port = seen.is_none();
+    let process = seen.or_else(|| Some((portid, name_of(portid)?)));
+    Some(Holder { portid, process, by_port })
 }
 
 /// The port of the group's listener: `group portid queued mode range timeout references`.
@@ -82,16 +89,16 @@ fn process_of(inode: u64) -> Option<(u32, String)> {
         descriptors.find(|descriptor| {
             fs::read_link(descriptor.path()).is_ok_and(|link| link.as_os_str() == target.as_str())
         })?;
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // The other program chooses its name: keep control characters out of our log.
-        let name: String = name
-            .trim_end()
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .take(COMM_MAX)
-            .collect();
-        Some((pid, name))
+        Some((pid, name_of(pid).unwrap_or_default()))
     })
+}
+
+/// The name of a process that is visible.
+fn name_of(pid: u32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    // The other program chooses its name: keep control characters out of our log.
+    let shown = name.trim_end().chars().map(|c| if c.is_control() { '?' } else { c });
+    Some(shown.take(COMM_MAX).collect())
 }
 
 #[cfg(test)]

@@ -34,7 +34,9 @@ fn a_start_logs_few_lines_and_a_reload_what_it_changed() {
     let scene = scene();
     let daemon = Daemon::start(&scene.host, "scan_trigger: 2");
     daemon.wait_for_log("active and listening");
-    let start = lines(&daemon, 0);
+    let mut start = lines(&daemon, 0);
+    // Of machines on which nothing is installed.
+    start.retain(|line| !line.contains("there is no user portsentry"));
     assert!(start.len() <= 5, "{start:#?}");
     assert_eq!(start[1], "Watching 1021 TCP ports in mode advanced: 1-112, 114-138, 140-1023");
 

@@ -138,6 +138,18 @@ fn an_element_without_effect_that_the_kernel_keeps_brings_no_block_back() {
     ]);
 }
 
+#[test]
+fn an_element_without_effect_goes_with_its_block() {
+    run([
+        Step::Sends { from: 114 },
+        Step::Refuse { set: 1, writes: 1, how: 0 },
+        Step::AddHost { what: 34, seconds: None },
+        Step::Refuse { set: 3, writes: 1, how: 0 },
+        Step::UnblockAll,
+        Step::Restart { reboot: false, meanwhile: Meanwhile::Nothing },
+    ]);
+}
+
 /// The same histories in each run, so that a change is judged by what it changes. ENFORCER_CASES gives
 /// the number of random ones instead.
 fn config() -> ProptestConfig {
