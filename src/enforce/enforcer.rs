@@ -368,14 +368,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 Step::Drop(_, Dropped::Over) => {}
                 Step::Delete(set, key) => {
                     // Others are deleted because there are too many.
-                    summary.normalised +=
-                        u64::from(self.executor.placement.exact_source(set, key).is_none());
+                    let is_without_effect =
+                        self.executor.placement.exact_source(set, key).is_none();
+                    summary.normalised += u64::from(is_without_effect);
                     self.drift.undeleted.retain(|other| *other != (set, key));
                     if let Err(error) = self.executor.kernel.delete(set, &[Element::new(key)]) {
                         log::warn!("{}", error_chain(&error));
                         // The set is read again after a while, and it is tried again.
                         self.drift.lost = true;
-                        if self.drift.undeleted.len() < UNDELETED_MAX {
+                        if is_without_effect && self.drift.undeleted.len() < UNDELETED_MAX {
                             self.drift.undeleted.push((set, key));
                         }
                     }

@@ -23,7 +23,7 @@ use crate::config::OwnTable;
 use crate::engine::{BlockView, MonoTime, Reason, Source};
 use crate::errors::error_chain;
 use crate::journal::Notice;
-use crate::nft::{Key, TableOwner};
+use crate::nft::{Element, Key, TableOwner};
 
 /// Intervals that are read in between packets. More are read by a thread.
 const INTERVALS_INLINE_MAX: usize = 1000;
@@ -93,6 +93,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             self.look_at_elements(now);
         }
         self.look_at_networks(now);
+        self.delete_again();
+    }
+
+    /// Deletes what the kernel did not give up before: a later start would take it for a wish.
+    fn delete_again(&mut self) {
+        let Self { drift, executor, .. } = self;
+        drift.undeleted.retain(|(set, key)| {
+            // With another length of accounts it may block something by now.
+            executor.placement.exact_source(*set, *key).is_none()
+                && executor.kernel.delete(*set, &[Element::new(*key)]).is_err()
+        });
     }
 
     fn receive(&mut self) -> bool {
@@ -169,6 +180,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         steps.append(&mut outranked);
         let summary = self.apply(now, steps, true);
         self.drift.findings.add(summary);
+        if removed {
+            self.delete_again();
+        }
     }
 
     /// Networks that others changed: few are read now, many aside.
