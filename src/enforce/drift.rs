@@ -24,9 +24,6 @@ pub(super) const POLL_EVERY: Duration = Duration::from_millis(20);
 /// changes.
 pub(super) const LINES_PER_MINUTE: u32 = 20;
 
-/// Elements that block nothing and that the kernel did not give up; more are taken for new ones.
-pub(super) const UNDELETED_MAX: usize = 1000;
-
 /// After a loss of notifications everything is looked at, but not more often than this.
 pub(super) const LOSS_EVERY: Duration = Duration::from_secs(10);
 
@@ -80,9 +77,6 @@ pub struct Drift {
     pub(super) intervals: VecDeque<Reading>,
     pub(super) author: Author,
     pub(super) findings: Findings,
-    /// Elements that block nothing, for whose sources others were made, and that the kernel did not
-    /// give up.
-    pub(super) undeleted: Vec<(SetId, Key)>,
     pub(super) fight: FightDetector,
     pub(super) failure_reported: bool,
     pub(super) own_table: OwnTable,
@@ -108,7 +102,6 @@ impl Drift {
             intervals: VecDeque::new(),
             author: Author::default(),
             findings: Findings::default(),
-            undeleted: Vec::new(),
             fight: FightDetector::default(),
             failure_reported: false,
             own_table,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use super::backlog::Backlog;
-use super::drift::{Drift, UNDELETED_MAX};
+use super::drift::Drift;
 use super::element::{self, BLOCKED};
 use super::executor::{Context, Executor, SyncError, outcome};
 use super::exempt::Exemptions;
@@ -368,17 +368,14 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 Step::Drop(_, Dropped::Over) => {}
                 Step::Delete(set, key) => {
                     // Others are deleted because there are too many.
-                    let is_without_effect =
-                        self.executor.placement.exact_source(set, key).is_none();
-                    summary.normalised += u64::from(is_without_effect);
-                    self.drift.undeleted.retain(|other| *other != (set, key));
+                    summary.normalised +=
+                        u64::from(self.executor.placement.exact_source(set, key).is_none());
+                    self.executor.undeleted.retain(|other| *other != (set, key));
                     if let Err(error) = self.executor.kernel.delete(set, &[Element::new(key)]) {
                         log::warn!("{}", error_chain(&error));
                         // The set is read again after a while, and it is tried again.
                         self.drift.lost = true;
-                        if is_without_effect && self.drift.undeleted.len() < UNDELETED_MAX {
-                            self.drift.undeleted.push((set, key));
-                        }
+                        self.executor.delete_later(set, key);
                     }
                 }
                 Step::Keep(_) | Step::Adopt(_) | Step::Restore(_) => {}
@@ -391,7 +388,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// Sources whose block ended while the kernel kept an element of theirs that blocks nothing: that
     /// it is still there is no wish to block them.
     fn leftovers(&self, steps: &[Step]) -> Vec<Source> {
-        let undeleted = &self.drift.undeleted;
+        let undeleted = &self.executor.undeleted;
         let source = |step: &Step| match step {
             Step::Delete(set, key) if undeleted.contains(&(*set, *key)) => {
                 self.executor.placement.source(*key)

@@ -61,6 +61,9 @@ const COUNTED: [SetId; 16] = [
     SetId::Pinged6,
 ];
 
+/// Elements that the kernel did not give up, remembered; more are taken for new ones.
+const UNDELETED_MAX: usize = 1000;
+
 /// Why a set of networks could not be brought to what is wanted.
 #[derive(Debug)]
 pub(super) enum SyncError {
@@ -107,6 +110,8 @@ pub(crate) struct Executor<K> {
     pub(crate) kernel: K,
     pub(super) networks: Networks,
     pub(super) placement: Placement,
+    /// Elements that no block needs and that the kernel did not give up.
+    pub(super) undeleted: Vec<(SetId, Key)>,
 }
 
 /// A run of actions of one kind, and what comes after it.
@@ -245,14 +250,21 @@ impl<K: Kernel> Executor<K> {
     }
 
     /// Takes out the element that a host had before its block went over to another set, when it was
-    /// proven. If that fails, it does no harm: it drops no more than the new one, and runs out by
-    /// itself.
+    /// proven. If that fails, it drops no more than the new one does, and is deleted before that.
     fn leave(&mut self, before: BlockView<'_>, to: SetId) {
         if let Place::Host(set, key) = self.placement.place_of(before.source, before.reason)
             && set != to
             && let Err(error) = self.kernel.delete(set, &[Element::new(key)])
         {
             log::debug!("{}", error_chain(&error));
+            self.delete_later(set, key);
+        }
+    }
+
+    /// The kernel did not give this element up.
+    pub(super) fn delete_later(&mut self, set: SetId, key: Key) {
+        if self.undeleted.len() < UNDELETED_MAX && !self.undeleted.contains(&(set, key)) {
+            self.undeleted.push((set, key));
         }
     }
 

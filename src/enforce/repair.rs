@@ -15,6 +15,7 @@ use super::backlog::SLOWED_PER_WAKE;
 use super::drift::Findings;
 use super::element::{BLOCKED, HOSTS, is_unproven_set};
 use super::enforcer::{Enforcer, Observer, Summary};
+use super::executor::Executor;
 use super::kernel::{Author, Kernel, Wanted};
 use super::networks::Family;
 use super::reconcile::{Origin, Step, reconcile_hosts};
@@ -98,11 +99,13 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
 
     /// Deletes what the kernel did not give up before: a later start would take it for a wish.
     fn delete_again(&mut self) {
-        let Self { drift, executor, .. } = self;
-        drift.undeleted.retain(|(set, key)| {
-            // With another length of accounts it may block something by now.
-            executor.placement.exact_source(*set, *key).is_none()
-                && executor.kernel.delete(*set, &[Element::new(*key)]).is_err()
+        let Self { engine, executor, .. } = self;
+        let Executor { kernel, placement, undeleted, .. } = executor;
+        undeleted.retain(|(set, key)| {
+            // A block may need it by now.
+            let block = placement.source(*key).and_then(|source| engine.blocked(source));
+            block.is_none_or(|block| placement.key_in(*set, &block) != Some(*key))
+                && kernel.delete(*set, &[Element::new(*key)]).is_err()
         });
     }
 
@@ -147,7 +150,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         for (key, there) in keys.into_iter().zip(there) {
             let Some(source) = self.executor.placement.source(key) else { continue };
             if there.is_none() {
-                self.drift.undeleted.retain(|other| *other != (set, key));
+                self.executor.undeleted.retain(|other| *other != (set, key));
             }
             match there {
                 Some(info) if !removed => {

@@ -106,7 +106,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let mut enforcer = Self {
             engine,
             observer,
-            executor: Executor { kernel, networks: Networks::default(), placement },
+            executor: Executor {
+                kernel,
+                networks: Networks::default(),
+                placement,
+                undeleted: Vec::new(),
+            },
             ruleset,
             never_block: never_block.clone(),
             exemptions: Exemptions::default(),

@@ -150,6 +150,16 @@ fn an_element_without_effect_goes_with_its_block() {
     ]);
 }
 
+#[test]
+fn an_unblock_ends_what_the_kernel_kept_of_a_block_that_was_proven() {
+    run([
+        Step::Sends { from: 114 },
+        Step::Refuse { set: 3, writes: 1, how: 0 },
+        Step::Block { what: 48, seconds: None },
+        Step::Unblock { what: 41 },
+    ]);
+}
+
 /// The same histories in each run, so that a change is judged by what it changes. ENFORCER_CASES gives
 /// the number of random ones instead.
 fn config() -> ProptestConfig {
