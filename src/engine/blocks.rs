@@ -326,6 +326,10 @@ impl Blocks {
             State::Refused { .. } | State::Lifting { .. } => return false,
             State::InForce => {
                 let Some(all) = entry.exempt.with(network) else { return true };
+                if is_whole(source, all.clone()) {
+                    self.lift(source, Ending::Manual, actions);
+                    return true;
+                }
                 actions.push(Action::Exempt { source, exempt: all.clone() });
                 entry.state = State::Exempting(Exempt::new(all));
             }
@@ -424,7 +428,7 @@ impl Blocks {
             return false;
         };
         let Some(all) = entry.exempt.with(part) else { return false };
-        if IpNet::aggregate(&all).iter().any(|whole| whole.contains(&source.network())) {
+        if is_whole(source, all.clone()) {
             self.end(at, Ending::Removed, actions);
             return true;
         }
@@ -530,4 +534,8 @@ fn hash_of(entries: &[Option<Entry>], hasher: &FixedState, at: u32) -> u64 {
         .get(at as usize)
         .and_then(Option::as_ref)
         .map_or(0, |entry| hasher.hash_one(entry.source))
+}
+/// Whether these networks leave nothing of a source.
+pub(super) fn is_whole(source: Source, parts: Vec<IpNet>) -> bool {
+    IpNet::aggregate(&parts).iter().any(|whole| whole.contains(&source.network()))
 }

@@ -160,6 +160,16 @@ fn an_unblock_ends_what_the_kernel_kept_of_a_block_that_was_proven() {
     ]);
 }
 
+#[test]
+fn a_network_whose_parts_are_all_unblocked_is_not_blocked_and_may_be_again() {
+    run([
+        Step::AddInterval { first: 118, more: 5, seconds: None },
+        Step::Unblock { what: 51 },
+        Step::Unblock { what: 47 },
+        Step::AddInterval { first: 94, more: 5, seconds: None },
+    ]);
+}
+
 /// The same histories in each run, so that a change is judged by what it changes. ENFORCER_CASES gives
 /// the number of random ones instead.
 fn config() -> ProptestConfig {

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{Engine, must_lift};
 use crate::config::Mode;
 use crate::engine::account::Touch;
+use crate::engine::blocks::is_whole;
 use crate::engine::entry::{Adopted, Order};
 use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, SlowEnding, Source};
 use crate::probe::Port;
@@ -99,7 +100,9 @@ impl Engine {
         for view in self.blocks.views() {
             let is_around = view.source.contains(account);
             let is_element = self.policy.account(view.source.addr()) == view.source;
-            if target.contains(view.source) || is_around && is_element {
+            let is_the_rest =
+                || is_whole(view.source, [view.exempt, &[account.network()]].concat());
+            if target.contains(view.source) || is_around && (is_element || is_the_rest()) {
                 done.lifted.push(view.source);
             } else if is_around {
                 done.exempted.push(view.source);
