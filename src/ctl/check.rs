@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::run::document;
+use super::run::{document, status_of};
 use super::status;
 use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused, Unit};
-use crate::control::client::Client;
-use crate::control::protocol::{Reply, Request};
 use crate::daemon::interfaces;
 use crate::journal::format::{printable, printable_lines};
 
@@ -23,7 +21,8 @@ pub(super) fn run(
     as_json: bool,
     out: &mut dyn Write,
 ) -> Result<u8, Failure> {
-    let running = if file.is_none() { file_of_daemon(socket) } else { None };
+    let of_daemon = || status_of(socket).ok()?.config.map(PathBuf::from);
+    let running = if file.is_none() { of_daemon() } else { None };
     let file = file.or(running.as_deref());
     let result = config::load_under(file, &Unit::of_system()).map(|mut loaded| {
         interfaces::check(&mut loaded);
@@ -51,13 +50,4 @@ pub(super) fn run(
         Err(refused) => return Err(Failure::Configuration(refused.to_string())),
     }
     Ok(status::DONE)
-}
-
-/// The file that the daemon reads, if one answers.
-fn file_of_daemon(socket: &Path) -> Option<PathBuf> {
-    let mut client = Client::connect(socket).ok()?;
-    match client.ask(&Request::Status {}).ok()? {
-        Reply::Status(status) => status.config.map(PathBuf::from),
-        _ => None,
-    }
 }

@@ -66,11 +66,20 @@ impl Failure {
             }
             Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
             Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
-            Self::OwnSession(target) => format!("portsentryctl: {target} is not blocked: it is the other end of this SSH session\n  --force blocks it all the same\n"),
+            Self::OwnSession(target) => {
+                let (message, remedy) = own_session(*target);
+                format!("portsentryctl: {message}\n  {remedy}\n")
+            }
             Self::Usage(message, remedy) => format!("portsentryctl: {message}\n  {remedy}\n"),
             Self::NotConfirmed => "portsentryctl: nothing was changed\n".to_owned(),
             Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
             Self::File(_, message, remedy) => format!("portsentryctl: {}\n  {}\n", printable(message), printable(remedy)),
         }
     }
+}
+
+/// Why the other end of this session is not blocked, and what blocks it.
+pub(super) fn own_session(target: Target) -> (String, &'static str) {
+    let message = format!("{target} is not blocked: it is the other end of this SSH session");
+    (message, "--force blocks it all the same")
 }

@@ -5,11 +5,9 @@ use std::io::{self, Write};
 
 use super::failure::Failure;
 use super::show::count;
+use super::status;
 use crate::control::protocol::{RulesState, Status};
 use crate::journal::format::printable;
-
-/// The exit status of a request that was not answered (EX_UNAVAILABLE).
-const UNREACHABLE: u8 = 69;
 
 /// Exit statuses of monitoring plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +119,8 @@ pub(super) fn check(out: &mut dyn Write, status: &Status) -> io::Result<Level> {
 /// Prints the line where there is no status: a daemon that does not run blocks no new scan, and one
 /// that may not be asked is unknown.
 pub(super) fn unanswered(out: &mut dyn Write, failure: &Failure) -> io::Result<Level> {
-    let level = if failure.exit_status() == UNREACHABLE { Level::Critical } else { Level::Unknown };
+    let level =
+        if failure.exit_status() == status::UNREACHABLE { Level::Critical } else { Level::Unknown };
     let text = failure.text();
     let first = text.lines().next().unwrap_or_default();
     line(out, level, first.strip_prefix("portsentryctl: ").unwrap_or(first))?;

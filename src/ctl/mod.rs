@@ -38,6 +38,8 @@ mod status {
     pub(super) const NO: u8 = 1;
     /// The command line is wrong (EX_USAGE).
     pub(super) const USAGE: u8 = 64;
+    /// The daemon does not answer (EX_UNAVAILABLE).
+    pub(super) const UNREACHABLE: u8 = 69;
     /// An internal failure (EX_SOFTWARE).
     pub(super) const SOFTWARE: u8 = 70;
     /// The system refuses it (EX_NOPERM).

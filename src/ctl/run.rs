@@ -164,17 +164,17 @@ pub(super) fn run(
     Ok(status::DONE)
 }
 
-/// The daemon's status.
-fn status_of(arguments: &Arguments) -> Result<Box<Status>, Failure> {
-    match Client::connect(&arguments.socket)?.ask(&Request::Status {})? {
+/// The status of the daemon at a socket.
+pub(super) fn status_of(socket: &Path) -> Result<Box<Status>, Failure> {
+    match Client::connect(socket)?.ask(&Request::Status {})? {
         Reply::Status(status) => Ok(status),
         _ => Err(Failure::Answer),
     }
 }
 
-/// `status --check`: whatever happens is told as a plugin tells it.
+/// `status --check`: its output is that of a monitoring plugin, errors included.
 fn plugin(arguments: &Arguments, out: &mut dyn Write) -> Result<u8, Failure> {
-    let level = match status_of(arguments) {
+    let level = match status_of(&arguments.socket) {
         Ok(status) => health::check(out, &status)?,
         Err(failure) => health::unanswered(out, &failure)?,
     };
@@ -194,7 +194,7 @@ fn figures(
             "\"portsentryctl --json status\" has the same figures",
         ));
     }
-    let status = status_of(arguments);
+    let status = status_of(&arguments.socket);
     match textfile {
         Some(path) => {
             metrics::write(path, status.as_deref().ok())?;
@@ -210,7 +210,7 @@ fn confirmed(arguments: &Arguments, err: &mut dyn Write) -> Result<bool, Failure
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
-    let status = status_of(arguments)?;
+    let status = status_of(&arguments.socket)?;
     let blocks = show::count(status.blocked, "block");
     let slowed = show::count(status.slowed, "slowed source");
     write!(err, "End {blocks} and release {slowed}? [y/N] ")?;

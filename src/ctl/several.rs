@@ -1,5 +1,5 @@
-//! `block` and `unblock` of several addresses: what is wrong with one is told with its place, and
-//! does not keep the others from being blocked.
+//! `block` and `unblock` of several addresses: an error with one is printed with its file and line,
+//! and does not keep the others from being blocked.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::args::Arguments;
-use super::failure::Failure;
+use super::failure::{Failure, own_session};
 use super::run::document;
 use super::{session, status};
 use crate::control::client::Client;
@@ -125,11 +125,8 @@ impl Wanted {
             std::mem::take(&mut self.targets).into_iter().partition(|(target, _)| is_own(target));
         self.targets = others;
         for (target, line) in own {
-            let failure = Failure::OwnSession(target).text();
-            let mut lines = failure.lines().map(|line| line.trim().to_owned());
-            let message = lines.next().unwrap_or_default();
-            let message = message.strip_prefix("portsentryctl: ").unwrap_or(&message).to_owned();
-            self.not_done(target.to_string(), line, message, lines.next().unwrap_or_default());
+            let (message, remedy) = own_session(target);
+            self.not_done(target.to_string(), line, message, remedy.to_owned());
         }
     }
 }
@@ -214,7 +211,7 @@ pub(super) fn unblock(
     finish(arguments, ("unblocked", done), messages.join("\n"), wanted.wrong, out, err)
 }
 
-/// Tells what was done and what was not.
+/// Prints what was done and what was not.
 fn finish(
     arguments: &Arguments,
     (done, count): (&str, usize),

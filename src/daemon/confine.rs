@@ -11,12 +11,13 @@ use crate::helper::process::RESPONSES;
 use crate::sys::users::{self, DAEMON as USER, User};
 use crate::sys::{confine, files, peer};
 
-/// The state directory's, as the store makes it; the control socket's directory may be entered by all.
+/// The state directory's mode, as the store makes it.
 const STATE_MODE: u32 = 0o750;
+/// The control socket's directory may be entered by all users.
 const RUN_MODE: u32 = 0o755;
 
-/// Gives up what the daemon does not need. Root becomes the user of that name if there is one. Returns what the
-/// administrator should know.
+/// Gives up what the daemon does not need. Root becomes the user `portsentry`, if there is one.
+/// Returns what the administrator should know.
 ///
 /// # Errors
 /// What could not be given up or prepared.

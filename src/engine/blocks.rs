@@ -313,7 +313,7 @@ impl Blocks {
     }
 
     /// Orders to exempt a network from the block of `source`. Waits while an order is in flight.
-    /// Returns whether there is such a block.
+    /// Returns whether that leaves nothing of it, so that the block is lifted.
     pub(super) fn exempt(
         &mut self,
         source: Source,
@@ -325,10 +325,9 @@ impl Blocks {
         match entry.state {
             State::Refused { .. } | State::Lifting { .. } => return false,
             State::InForce => {
-                let Some(all) = entry.exempt.with(network) else { return true };
-                if is_whole(source, all.clone()) {
-                    self.lift(source, Ending::Manual, actions);
-                    return true;
+                let Some(all) = entry.exempt.with(network) else { return false };
+                if is_whole(source, &all) {
+                    return self.lift(source, Ending::Manual, actions);
                 }
                 actions.push(Action::Exempt { source, exempt: all.clone() });
                 entry.state = State::Exempting(Exempt::new(all));
@@ -338,7 +337,7 @@ impl Blocks {
             _ => entry.pending = Some(Box::new(Pending::Exempt(network))),
         }
         self.rearm(at);
-        true
+        false
     }
 
     /// Lifts the blocks for which `ending` has one, among `places` entries from `at` on. Returns the
@@ -428,7 +427,7 @@ impl Blocks {
             return false;
         };
         let Some(all) = entry.exempt.with(part) else { return false };
-        if is_whole(source, all.clone()) {
+        if is_whole(source, &all) {
             self.end(at, Ending::Removed, actions);
             return true;
         }
@@ -535,7 +534,8 @@ fn hash_of(entries: &[Option<Entry>], hasher: &FixedState, at: u32) -> u64 {
         .and_then(Option::as_ref)
         .map_or(0, |entry| hasher.hash_one(entry.source))
 }
+
 /// Whether these networks leave nothing of a source.
-pub(super) fn is_whole(source: Source, parts: Vec<IpNet>) -> bool {
-    IpNet::aggregate(&parts).iter().any(|whole| whole.contains(&source.network()))
+fn is_whole(source: Source, parts: &Vec<IpNet>) -> bool {
+    IpNet::aggregate(parts).iter().any(|whole| whole.contains(&source.network()))
 }

@@ -1,8 +1,8 @@
 //! The daemon's side of the helper process: start, communication without waiting, end.
 //!
 //! The only place where this program starts another: itself. Where responses need root, the service
-//! manager starts the helper for each connection to [`RESPONSES`]. Orphans of a killed helper become the
-//! daemon's children, which ends them.
+//! manager starts the helper for each connection to [`RESPONSES`]. Orphans of a killed helper become
+//! the daemon's children, which ends them.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};

@@ -5,13 +5,12 @@
 use crate::support;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::daemon::Daemon;
 use support::scene::{DEVICE, Scene};
-use support::{eventually, missing, schedule};
+use support::{eventually, in_parallel, missing, schedule};
 
 /// The distinct port at which unambiguous evidence exceeds the default `scan_trigger` of 2.
 pub(crate) const PLAIN: u64 = 3;
@@ -216,28 +215,14 @@ fn run(
     cases: &[Case],
     workers: usize,
 ) -> Vec<(String, bool)> {
-    let next = AtomicUsize::new(0);
-    let lines = Mutex::new(Vec::new());
     // One connect scan at a time: they share the route.
     let route = Mutex::new(());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(at) else { return };
-                    let guard = case.kind.is("-sT").then(|| route.lock().unwrap());
-                    scan(scene, first + at, case);
-                    drop(guard);
-                    let line = judge(daemon, first + at, case, None);
-                    lines.lock().unwrap().push((at, line));
-                }
-            });
-        }
-    });
-    let mut lines = lines.into_inner().unwrap();
-    lines.sort_by_key(|line| line.0);
-    lines.into_iter().map(|line| line.1).collect()
+    in_parallel(workers, cases, |at, case| {
+        let guard = case.kind.is("-sT").then(|| route.lock().unwrap());
+        scan(scene, first + at, case);
+        drop(guard);
+        judge(daemon, first + at, case, None)
+    })
 }
 
 fn show(title: &str, started: Instant, lines: &[(String, bool)]) {

@@ -3,13 +3,11 @@
 
 use crate::support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,7 +16,7 @@ use crate::detect::{AMBIGUOUS, KINDS, Kind, PLAIN, address, counted, scene};
 use crate::slow::{LEARNED, serve, state_of};
 use support::daemon::{AT_DEFAULTS, Daemon};
 use support::scene::{DEVICE, Scene};
-use support::{eventually, is_long, missing, schedule, tables};
+use support::{eventually, in_parallel, is_long, missing, schedule, tables};
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/record.py");
 const SLOW: &str = "1/s";
@@ -190,21 +188,7 @@ fn row_of(case: &Case) -> Vec<String> {
 }
 
 fn rows_of(cases: &[Case], workers: usize) -> Vec<Vec<String>> {
-    let next = AtomicUsize::new(0);
-    let rows = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(at) else { return };
-                    let row = row_of(case);
-                    rows.lock().unwrap().insert(at, row);
-                }
-            });
-        }
-    });
-    rows.into_inner().unwrap().into_values().collect()
+    in_parallel(workers, cases, |_, case| row_of(case))
 }
 
 // P2, P28

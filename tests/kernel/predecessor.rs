@@ -9,12 +9,11 @@
 use crate::support;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::predecessor::{Machine, Package, classic_configuration};
 use support::scene::{DEVICE, Scene};
-use support::{TRAFFIC, eventually, missing, schedule};
+use support::{TRAFFIC, eventually, in_parallel, missing, schedule};
 
 const TOOLS: &[&str] = &["ip", "nft", "nmap", "python3", "unshare"];
 const HOST: &str = "10.68.0.1";
@@ -207,37 +206,26 @@ fn reported(machine: &Machine<'_>, source: &str) -> Option<String> {
 
 /// Runs all attacks of a mode against a host that runs one of the programs.
 fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell> {
-    let (next, route, cells) =
-        (AtomicUsize::new(0), Mutex::new(()), Mutex::new(vec![None; attacks(mode).len()]));
-    std::thread::scope(|scope| {
-        for _ in 0..5 {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(attack) = attacks(mode).get(index) else { return };
-                    make(scene, index, attack, &route);
-                    let six = matches!(attack.by, By::Nmap(_, true));
-                    let source = address(index, six);
-                    let mut kind = None;
-                    // Ours reports half-open connections in connect mode when the handshake can no
-                    // longer be completed.
-                    let wait = if ours && mode == "tcp" { 6000 } else { 800 };
-                    eventually(Duration::from_millis(wait), || {
-                        kind = reported(machine, &source);
-                        kind.is_some()
-                    });
-                    let Some(kind) = kind else { continue };
-                    let blocked = eventually(Duration::from_secs(2), || {
-                        let blocked =
-                            if ours { machine.blocked_by_ours() } else { machine.blocked_by_old() };
-                        blocked.contains(&source)
-                    });
-                    cells.lock().unwrap()[index] = Some(Finding { kind, blocked });
-                }
-            });
-        }
-    });
-    cells.into_inner().unwrap()
+    let route = Mutex::new(());
+    in_parallel(5, attacks(mode), |index, attack| {
+        make(scene, index, attack, &route);
+        let six = matches!(attack.by, By::Nmap(_, true));
+        let source = address(index, six);
+        let mut kind = None;
+        // Ours reports half-open connections in connect mode when the handshake can no
+        // longer be completed.
+        let wait = if ours && mode == "tcp" { 6000 } else { 800 };
+        eventually(Duration::from_millis(wait), || {
+            kind = reported(machine, &source);
+            kind.is_some()
+        });
+        let kind = kind?;
+        let blocked = eventually(Duration::from_secs(2), || {
+            let blocked = if ours { machine.blocked_by_ours() } else { machine.blocked_by_old() };
+            blocked.contains(&source)
+        });
+        Some(Finding { kind, blocked })
+    })
 }
 
 /// The old program's detections in a mode, or why it cannot run.

@@ -1,5 +1,5 @@
-//! Blocks of many addresses at once: all of them, soon, with one line for the whole, and each that
-//! is refused is told.
+//! Blocks of many addresses at once: all of them, soon, with one line for the whole, and an error
+//! for each that is refused.
 
 use crate::support;
 

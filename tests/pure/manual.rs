@@ -910,6 +910,6 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let wanted: BTreeMap<String, BTreeSet<String>> =
         documents.iter().map(|(name, document)| ((*name).to_owned(), keys_of(document))).collect();
     assert_eq!(told, wanted);
-    assert_eq!(wanted.len() + 2, commands().len(), "a command whose output nobody looked at");
+    assert_eq!(wanted.len() + 2, commands().len(), "a command without a document here");
     assert_eq!(json!({"message": "done"}), documents[10].1);
 }

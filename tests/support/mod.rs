@@ -22,10 +22,12 @@ pub mod scene;
 pub mod schedule;
 pub mod tables;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use netns::Namespace;
@@ -189,4 +191,27 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What `run` gives for each of these, in their order, several at a time; it gets the place as well.
+pub fn in_parallel<T: Sync, R: Send>(
+    workers: usize,
+    items: &[T],
+    run: impl Fn(usize, &T) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { return };
+                    let result = run(at, item);
+                    results.lock().unwrap().insert(at, result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap().into_values().collect()
 }

@@ -188,7 +188,7 @@ def traceroute(source, destination):
 
 
 def tracepath(source, destination):
-    """tracepath(8) of iputils: from port 44444 on, 30 hops; it goes on as long as nobody answers."""
+    """tracepath(8) of iputils: from port 44444 on, 30 hops; it goes on until it gets an answer."""
     trace(source, destination, 44444, 30)
 
 
@@ -246,7 +246,7 @@ def discovery(source, destination):
 
 
 def backscatter(source, destination):
-    """A server that somebody floods in this host's name."""
+    """Answers of a server that is flooded in this host's name."""
     raw = Raw(destination)
     for port in random.sample(range(1, 65536), 300):
         for flags in (SYN | ACK, RST, RST | ACK):

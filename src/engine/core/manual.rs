@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use super::{Engine, must_lift};
 use crate::config::Mode;
 use crate::engine::account::Touch;
-use crate::engine::blocks::is_whole;
 use crate::engine::entry::{Adopted, Order};
 use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, SlowEnding, Source};
 use crate::probe::Port;
@@ -100,9 +99,7 @@ impl Engine {
         for view in self.blocks.views() {
             let is_around = view.source.contains(account);
             let is_element = self.policy.account(view.source.addr()) == view.source;
-            let is_the_rest =
-                || is_whole(view.source, [view.exempt, &[account.network()]].concat());
-            if target.contains(view.source) || is_around && (is_element || is_the_rest()) {
+            if target.contains(view.source) || is_around && is_element {
                 done.lifted.push(view.source);
             } else if is_around {
                 done.exempted.push(view.source);
@@ -111,9 +108,12 @@ impl Engine {
         for source in &done.lifted {
             self.blocks.lift(*source, Ending::Manual, actions);
         }
-        for source in &done.exempted {
-            self.blocks.exempt(*source, account.network(), actions);
-        }
+        // A block of which that was the rest is lifted.
+        let (whole, exempted): (Vec<_>, Vec<_>) = std::mem::take(&mut done.exempted)
+            .into_iter()
+            .partition(|source| self.blocks.exempt(*source, account.network(), actions));
+        done.lifted.extend(whole);
+        done.exempted = exempted;
         done.released = self.slowed_within(target, account);
         for source in &done.released {
             self.forgive(now, *source, actions);
