@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::mirror::{Error, Fault, Mirror, MirrorFile};
-use super::protocol::Message;
+use super::protocol::{Message, TEST_TARGET};
 use super::section::Parts;
 use crate::journal::Response;
 
@@ -100,7 +100,8 @@ impl HostsDeny {
     /// Sets the whole list. Must come once before anything is written: lines of an earlier run stay
     /// until then.
     pub(super) fn replace(&mut self, targets: impl Iterator<Item = String>) {
-        self.wanted.clear();
+        // No list has the target of a trial, whose line may wait to be written.
+        self.wanted.retain(|target| target == TEST_TARGET && !self.denied.contains(target));
         self.complete = true;
         self.mirror.on_change();
         targets.for_each(|target| self.add(&target));

@@ -87,6 +87,19 @@ fn targets_are_written_as_hosts_access_takes_them() {
 }
 
 #[test]
+fn a_trial_is_written_though_a_list_comes_before_that_and_goes_with_a_later_one() {
+    let mut world = World::with(None);
+    world.deny.add(TEST_TARGET);
+    world.deny.replace(["198.51.100.7".to_owned()].into_iter());
+    let both = [denied(TEST_TARGET, "ALL: 192.0.2.1"), denied("198.51.100.7", "ALL: 198.51.100.7")];
+    assert_eq!(world.later(GATHERED_BY), both);
+    // That it has ended was lost on the way.
+    world.deny.replace(["198.51.100.7".to_owned()].into_iter());
+    world.later(GATHERED_BY);
+    assert_eq!(world.ours(), ["ALL: 198.51.100.7"]);
+}
+
+#[test]
 fn a_line_is_reported_when_on_disk_and_goes_with_the_block() {
     let mut world = World::with(Some(b"sshd: 198.51.100.1\n"));
     world.deny.add("192.0.2.1");
