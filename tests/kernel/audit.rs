@@ -53,7 +53,7 @@ fn every_change_has_a_line_with_who_what_and_result() {
     }
     let wanted = 61 + others.len();
     assert!(
-        eventually(Duration::from_secs(5), || controls(&daemon).len() == wanted),
+        eventually(Duration::from_secs(20), || controls(&daemon).len() == wanted),
         "{}",
         daemon.log()
     );
@@ -178,7 +178,7 @@ fn blocking_an_administrators_session_or_this_host_is_refused() {
         }
         output_text(&output).contains("has a connection to port 2222")
     };
-    assert!(eventually(Duration::from_secs(5), refused), "{}", daemon.log());
+    assert!(eventually(Duration::from_secs(20), refused), "{}", daemon.log());
     done(&daemon.ctl(&["block", "10.75.1.3", "--force"]));
     // This host.
     let own = daemon.ctl(&["block", HOST, "--force"]);

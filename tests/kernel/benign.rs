@@ -264,7 +264,7 @@ fn closing_sockets_and_full_listeners_are_not_closed_ports() {
     let _sockets = start(&scene.host, &["sockets", HOST, &client]);
     let states = || scene.host.run("ss", &["-Hant"]);
     assert!(
-        eventually(Duration::from_secs(5), || states().contains("TIME-WAIT")
+        eventually(Duration::from_secs(20), || states().contains("TIME-WAIT")
             && states().contains("FIN-WAIT-2")),
         "{}",
         states()

@@ -22,7 +22,7 @@ const SCANNER6: &str = "fd09::2";
 const CLIENT4: &str = "10.9.1.2";
 /// A router; never blocked, and decoys do not answer it.
 const ROUTER4: &str = "10.9.2.2";
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The protected namespace, and the one of all other hosts.
 struct Net {
@@ -328,7 +328,7 @@ fn a_fast_half_open_scan_learns_no_more_decoys_than_a_source_may_touch_and_one()
                 row.map(|row| row["state"].as_str().unwrap().to_owned())
             };
             assert!(
-                eventually(Duration::from_secs(3), || state_of().as_deref() == Some(state)),
+                eventually(Duration::from_secs(20), || state_of().as_deref() == Some(state)),
                 "{source}: {:?} {}",
                 state_of(),
                 daemon.log()

@@ -259,7 +259,7 @@ fn every_scan_is_blocked_at_its_port_however_fast_it_is() {
         let before = probes();
         scan(&scene, index, &case);
         let found =
-            eventually(Duration::from_secs(5), || row(&daemon, &address(index, six)).is_some());
+            eventually(Duration::from_secs(20), || row(&daemon, &address(index, six)).is_some());
         let seen = probes() - before;
         lines.push(judge(&daemon, index, &case, found.then_some(seen)));
     }
@@ -387,7 +387,7 @@ fn nmap_decoys_are_blocked_like_the_scanner_and_reported_as_unverified() {
         );
         scan(&scene, own, &base(kind, false, "-D", &["-T4", "-D", &decoys]));
         let mut rows = Vec::new();
-        let all = eventually(Duration::from_secs(5), || {
+        let all = eventually(Duration::from_secs(20), || {
             rows =
                 (own..own + 4).filter_map(|source| row(&daemon, &address(source, false))).collect();
             rows.len() == 4

@@ -184,11 +184,11 @@ fn a_log_target_that_hangs_stops_neither_history_nor_watch() {
         // More lines than a socket's queue or a pipe hold.
         block_by_hand(&daemon.path("control.sock"), 0, 300);
         let lines = || fs::read_to_string(&history).unwrap_or_default().lines().count();
-        assert!(eventually(Duration::from_secs(5), || lines() == 300), "{target}: {}", lines());
-        assert!(eventually(Duration::from_secs(5), || heard.is_finished()), "{target}: watch");
+        assert!(eventually(Duration::from_secs(20), || lines() == 300), "{target}: {}", lines());
+        assert!(eventually(Duration::from_secs(20), || heard.is_finished()), "{target}: watch");
         assert_eq!(heard.join().unwrap(), 300, "{target}");
         assert!(
-            eventually(Duration::from_secs(5), || {
+            eventually(Duration::from_secs(20), || {
                 warnings(&daemon).contains("the log's target takes no lines now")
             }),
             "{target}: {}",
@@ -263,7 +263,7 @@ fn a_log_on_a_full_disk_is_counted_and_shown() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let daemon = start(&scene, directory, command.stderr(full));
     let is_shown = || warnings(&daemon).contains("log lines could not be written");
-    assert!(eventually(Duration::from_secs(5), is_shown), "{}", warnings(&daemon));
+    assert!(eventually(Duration::from_secs(20), is_shown), "{}", warnings(&daemon));
 }
 
 fn read_for(mut file: fs::File, time: Duration) -> String {

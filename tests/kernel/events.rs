@@ -340,7 +340,7 @@ fn old_events_go_and_no_events_are_kept_where_none_are_wanted() {
     run("python3", &["-c", script, database.to_str().unwrap()]);
     daemon.restart(&format!("events: {{ keep: 1h }}\n{AT_DEFAULTS}"));
     let is_gone = || history(&daemon, &[]).is_empty();
-    assert!(eventually(Duration::from_secs(5), is_gone), "{:?}", history(&daemon, &[]));
+    assert!(eventually(Duration::from_secs(20), is_gone), "{:?}", history(&daemon, &[]));
     done(&daemon.ctl(&["block", "198.51.100.2"]));
     assert_eq!(history(&daemon, &[]).len(), 2);
     daemon.write_configuration(&format!("events: {{ keep: 0 }}\n{AT_DEFAULTS}"));
@@ -348,7 +348,7 @@ fn old_events_go_and_no_events_are_kept_where_none_are_wanted() {
     let output = daemon.ctl(&["history"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("set events.keep"));
-    assert!(eventually(Duration::from_secs(5), || !database.exists()));
+    assert!(eventually(Duration::from_secs(20), || !database.exists()));
     assert_eq!(daemon.json(&["status"])["events"]["state"], "off");
     // The classic file is another matter.
     let classic = std::fs::read_to_string(daemon.path("portsentry.history")).unwrap();

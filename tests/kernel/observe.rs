@@ -95,7 +95,7 @@ fn the_report_lists_what_would_have_been_slowed_and_who_to_look_at() {
         scene.scan_from(from, &["-sS", "-p1-100", HOST]);
     }
     let rows = || daemon.json(&["list", "--would-be"]).as_array().unwrap().clone();
-    assert!(eventually(Duration::from_secs(5), || rows().len() == 4), "{:?}", rows());
+    assert!(eventually(Duration::from_secs(20), || rows().len() == 4), "{:?}", rows());
     done(&daemon.ctl(&["allow", "add", COLLEAGUE]));
     let report = daemon.json(&["observe", "report"]);
     assert_eq!(

@@ -220,7 +220,7 @@ fn run(scene: &Scene, machine: &Machine<'_>, mode: &str, ours: bool) -> Vec<Cell
             kind.is_some()
         });
         let kind = kind?;
-        let blocked = eventually(Duration::from_secs(2), || {
+        let blocked = eventually(Duration::from_secs(20), || {
             let blocked = if ours { machine.blocked_by_ours() } else { machine.blocked_by_old() };
             blocked.contains(&source)
         });
@@ -353,7 +353,7 @@ fn answered(mode: &str, more: Option<&str>, package: &Package) -> Vec<u32> {
                 if more.is_some() { machine.blocked_by_ours() } else { machine.blocked_by_old() }
                     .contains(&source)
             };
-            assert!(eventually(Duration::from_secs(5), is_blocked), "-{mode} does not block");
+            assert!(eventually(Duration::from_secs(20), is_blocked), "-{mode} does not block");
             printed.split_whitespace().next().unwrap().parse::<u32>().unwrap()
         })
         .collect();

@@ -98,7 +98,7 @@ fn a_deleted_table_is_recreated_and_reported() {
     // Answers in the meantime are true.
     daemon.ctl(&["block", "198.51.100.9"]);
     assert!(
-        eventually(Duration::from_secs(5), || warnings(&daemon) == "[]"
+        eventually(Duration::from_secs(20), || warnings(&daemon) == "[]"
             && daemon.blocked().len() >= 3),
         "{}",
         warnings(&daemon)
@@ -110,7 +110,7 @@ fn a_deleted_table_is_recreated_and_reported() {
     done(&daemon.ctl(&["unblock", "--all"]));
     scene.host.run("nft", &["flush", "ruleset"]);
     assert!(
-        eventually(Duration::from_secs(5), || daemon.json(&["status"])["repairs"]["count"] == 2)
+        eventually(Duration::from_secs(20), || daemon.json(&["status"])["repairs"]["count"] == 2)
     );
     assert_eq!(daemon.blocked(), Vec::<String>::new(), "what was lifted stays lifted");
     assert!(
@@ -453,7 +453,7 @@ fn a_full_disk_stops_no_block_and_is_reported() {
     daemon.wait_for_block(SCANNER);
     daemon.wait_for_log("cannot be written");
     assert!(
-        eventually(Duration::from_secs(5), || warnings(&daemon)
+        eventually(Duration::from_secs(20), || warnings(&daemon)
             .contains("history file cannot be written")),
         "{}",
         warnings(&daemon)

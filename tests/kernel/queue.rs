@@ -298,7 +298,7 @@ fn a_scanner_learns_of_no_open_port_after_the_trigger() {
             bad += u32::from(leaked > 0);
             rates.push(answers.rate());
             assert!(
-                eventually(Duration::from_secs(5), || !daemon.blocked().is_empty()),
+                eventually(Duration::from_secs(20), || !daemon.blocked().is_empty()),
                 "run {run}: not blocked\n{}",
                 daemon.log()
             );
@@ -338,11 +338,15 @@ fn a_slowed_source_connects_by_the_retransmission_and_a_fast_scan_learns_nothing
             // A random half of the closed ports answers.
             let after = answers.after_closed(1, |port| site.is_closed(port));
             assert_eq!(answers.open_from(after), 0, "reflex {reflex}, run {run}");
-            assert!(eventually(Duration::from_secs(5), || state() == "slowed"), "{}", daemon.log());
+            assert!(
+                eventually(Duration::from_secs(20), || state() == "slowed"),
+                "{}",
+                daemon.log()
+            );
             forget(&daemon);
         }
         touch(&site.scanner, HOST, 1);
-        assert!(eventually(Duration::from_secs(5), || state() == "slowed"), "{}", daemon.log());
+        assert!(eventually(Duration::from_secs(20), || state() == "slowed"), "{}", daemon.log());
         let took =
             connect(&site.scanner, HOST, site.open[0], Duration::from_secs(10)).expect("connected");
         let second = Duration::from_millis(700)..Duration::from_millis(1900);
@@ -359,7 +363,7 @@ fn nmap_at_full_speed_learns_of_no_open_port_after_the_trigger() {
     for run in 0..runs() {
         assert_eq!(nmap_leaks(&site), Vec::<u16>::new(), "run {run}\n{}", daemon.log());
         assert!(
-            eventually(Duration::from_secs(5), || daemon.blocked() == [SCANNER]),
+            eventually(Duration::from_secs(20), || daemon.blocked() == [SCANNER]),
             "run {run}: {:?}\n{}",
             daemon.blocked(),
             daemon.log()
@@ -514,7 +518,7 @@ fn a_suspect_below_the_trigger_is_accepted_after_evaluation() {
     for (name, own, to, set) in
         [("IPv4", SCANNER, HOST, "suspect4"), ("IPv6", "2001:db8:", "2001:db8::1", "suspect6")]
     {
-        let is_suspect = eventually(Duration::from_secs(5), || {
+        let is_suspect = eventually(Duration::from_secs(20), || {
             touch(&site.scanner, to, 1);
             set_holds(&site.host, set, own)
         });

@@ -216,7 +216,7 @@ fn observe_mode_and_protected_hosts_run_no_command() {
                 &format!("respond: {{ {command}, command_when: {when} }}\n{extra}"),
             );
             scene.scan(&["-sS", HOST]);
-            let settled = eventually(Duration::from_secs(5), || {
+            let settled = eventually(Duration::from_secs(20), || {
                 daemon.json(&["status"])["probes"].as_u64().unwrap() >= 3
                     || extra.starts_with("allow")
             });

@@ -322,7 +322,7 @@ fn connections_to_the_admin_ports_are_listed_and_known_again() {
         // end.
         let [four, six, _web] = streams;
         drop(four);
-        assert!(support::eventually(Duration::from_secs(2), || diag
+        assert!(support::eventually(Duration::from_secs(20), || diag
             .established(&admin)
             .unwrap()
             .len()

@@ -160,7 +160,7 @@ fn a_set_that_cannot_be_filled_keeps_neither_rules_nor_the_other_blocks_out() {
         );
         let has_network = || daemon.blocked().iter().any(|row| row == "203.0.113.0/24");
         assert!(
-            eventually(Duration::from_secs(3), has_network),
+            eventually(Duration::from_secs(20), has_network),
             "{when}: {:?}\n{}",
             daemon.blocked(),
             daemon.log()

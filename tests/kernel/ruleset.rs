@@ -520,7 +520,7 @@ fn a_foreign_flush_is_reported_with_its_program() {
     let mut monitor = namespace.enter(|| Monitor::open(SCHEMA).unwrap());
     namespace.run("nft", &["flush", "ruleset"]);
     let mut heard = Vec::new();
-    let complete = eventually(Duration::from_secs(5), || {
+    let complete = eventually(Duration::from_secs(20), || {
         while monitor.receive(None, |notification| heard.push(notification)).unwrap()
             == Received::Datagram
         {}

@@ -62,7 +62,7 @@ fn several_are_blocked_in_the_kernel_and_the_refused_are_told() {
     assert_eq!(blocked, ["192.0.2.1", "198.51.100.0/24", "2001:db8::1"]);
     let table = scene.host.run("nft", &["list", "table", "inet", "portsentry"]);
     assert!(table.contains("192.0.2.1") && table.contains("198.51.100.0/24"), "{table}");
-    assert!(eventually(Duration::from_secs(5), || !audited(&daemon).is_empty()));
+    assert!(eventually(Duration::from_secs(20), || !audited(&daemon).is_empty()));
     assert_eq!(
         audited(&daemon),
         [(

@@ -128,7 +128,7 @@ fn three_hosts_of_a_prefix_with_one_wrong_port_each_are_left_alone() {
             scene.traffic("blind_six", &from, host, &[&port, &port]);
         }
         let is_stopped = || state_of(&daemon, "fd69:77::/64").is_some();
-        assert!(eventually(Duration::from_secs(5), is_stopped), "{}", daemon.log());
+        assert!(eventually(Duration::from_secs(20), is_stopped), "{}", daemon.log());
     }
 }
 

@@ -375,7 +375,7 @@ fn blind_retries_prove_nobody() {
     let daemon = Daemon::start(&scene.host, AT_DEFAULTS);
     // 100 ports each, three times: enough for a proof, if retransmissions alone were one.
     forge(&scene, "10.69.1.20", ["20", "119"], "100", "3");
-    assert!(eventually(Duration::from_secs(5), || daemon.json(&["status"])["slowed"] == 100));
+    assert!(eventually(Duration::from_secs(20), || daemon.json(&["status"])["slowed"] == 100));
     let list = daemon.json(&["list"]);
     // Together they are a campaign, which is only reported.
     let (campaigns, rows): (Vec<_>, Vec<_>) =
@@ -512,7 +512,7 @@ fn after_a_flush_slowed_sources_are_slowed_as_before() {
     forge(&scene, HONEST, ["110", "113"], "1", "1");
     forge(&scene, "10.70.0.1", ["110", "112"], "700", "1");
     let listed = || -> BTreeSet<String> { daemon.blocked().into_iter().collect() };
-    assert!(eventually(Duration::from_secs(5), || listed().len() == 701), "{}", listed().len());
+    assert!(eventually(Duration::from_secs(20), || listed().len() == 701), "{}", listed().len());
     let held = || -> BTreeSet<String> {
         let words = ["-j", "list", "set", "inet", "portsentry", "held4"];
         let output = scene.host.output("nft", &words, Duration::from_secs(5));

@@ -214,13 +214,13 @@ fn the_command_runs_for_slowed_sources_where_it_is_chosen() {
             lines
         };
         assert!(
-            eventually(Duration::from_secs(5), || lines() == expected),
+            eventually(Duration::from_secs(20), || lines() == expected),
             "{on}: {:?}\n{}",
             lines(),
             daemon.log()
         );
         let denied = || std::fs::read_to_string(&deny).unwrap_or_default();
-        assert!(eventually(Duration::from_secs(5), || denied().contains(SCANNER)), "{}", denied());
+        assert!(eventually(Duration::from_secs(20), || denied().contains(SCANNER)), "{}", denied());
         assert!(!denied().contains(HONEST), "{}", denied());
     }
 }

@@ -427,7 +427,7 @@ fn a_scan_that_a_reboot_interrupts_is_blocked_where_it_goes_on() {
     let mut daemon = Daemon::start(&scene.host, "");
     scene.scan("-p1-2");
     assert!(
-        eventually(Duration::from_secs(5), || daemon.json(&["status"])["sources"] == 1),
+        eventually(Duration::from_secs(20), || daemon.json(&["status"])["sources"] == 1),
         "{}",
         daemon.log()
     );

@@ -149,7 +149,7 @@ fn off_watches_nothing_and_keeps_blocks_until_it_is_on() {
     at_rest(&daemon, "off", false);
     scene.host.run("nft", &["flush", "ruleset"]);
     assert!(
-        eventually(Duration::from_secs(5), || !scene.reaches_from(SCANNER)),
+        eventually(Duration::from_secs(20), || !scene.reaches_from(SCANNER)),
         "{}",
         daemon.log()
     );
@@ -193,12 +193,12 @@ fn off_slows_no_source_any_more_and_says_so() {
         scene.traffic("blind", OTHER, HOST, &["21", "24", "1", "1"]);
         let is_connect = yaml.contains("connect");
         assert!(
-            is_connect || eventually(Duration::from_secs(5), || slowed() == 1),
+            is_connect || eventually(Duration::from_secs(20), || slowed() == 1),
             "{}",
             daemon.log()
         );
         done(&daemon.ctl(&["off"]));
-        assert!(eventually(Duration::from_secs(5), || slowed() == 0), "{}", daemon.log());
+        assert!(eventually(Duration::from_secs(20), || slowed() == 0), "{}", daemon.log());
         assert_eq!(daemon.blocked(), Vec::<String>::new());
         let text = scene.nmap(&["-e", "scan0", "-S", SCANNER, "-sS", "-p1-50", HOST]);
         assert!(text.contains("50 closed") || text.contains("closed tcp ports"), "{yaml}: {text}");

@@ -90,7 +90,7 @@ fn run_old(machine: &Machine<'_>, package: &Package, mode: &str, attack: impl Fn
         run("kill", &["-TERM", &pid]);
     }
     assert!(
-        eventually(Duration::from_secs(5), || machine.pids().is_empty()),
+        eventually(Duration::from_secs(20), || machine.pids().is_empty()),
         "the old program does not end"
     );
 }
@@ -196,7 +196,7 @@ fn a_host_with_debians_default_files_reports_as_before() {
     assert!(scene.reaches_from(SCANNER));
     // What is not blocked is not called so, and has its line all the same.
     let reported = || machine.text(HISTORY).lines().count() > history.lines().count();
-    assert!(eventually(Duration::from_secs(5), reported), "{}", machine.text(HISTORY));
+    assert!(eventually(Duration::from_secs(20), reported), "{}", machine.text(HISTORY));
     let text = machine.text(HISTORY);
     let lines: Vec<_> = text.strip_prefix(&*history).unwrap().lines().collect();
     let [line] = *lines else { panic!("{text}") };
@@ -296,7 +296,7 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
     // The history continues where the old program stopped. The lines of the reported UDP scan
     // and of the slowed source, before that of its block, are no blocks to programs that read blocks.
     let written = || machine.text(HISTORY).lines().count() == known + 3;
-    assert!(eventually(Duration::from_secs(5), written), "{}", machine.text(HISTORY));
+    assert!(eventually(Duration::from_secs(20), written), "{}", machine.text(HISTORY));
     let history = machine.text(HISTORY);
     let is_other = |line: &str| line.ends_with(" TCP Slowed") || line.ends_with(" UDP Reported");
     let (others, lines): (Vec<_>, Vec<_>) = history.lines().partition(|line| is_other(line));
@@ -320,7 +320,7 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
             })
         };
         assert!(
-            eventually(Duration::from_secs(5), told),
+            eventually(Duration::from_secs(20), told),
             "no {text:?} of ours:\n{}",
             machine.log().join("\n")
         );
@@ -336,7 +336,7 @@ fn a_host_with_debians_files_that_blocks_still_blocks() {
     let reported = of_friends.iter().filter(|line| line.contains("never-block address"));
     assert_eq!(reported.count(), 2, "{of_friends:?}");
     let line = format!("ALL: {SCANNER} : DENY");
-    assert!(eventually(Duration::from_secs(5), || machine
+    assert!(eventually(Duration::from_secs(20), || machine
         .text("/etc/hosts.deny")
         .lines()
         .any(|found| found == line)));

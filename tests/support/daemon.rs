@@ -133,7 +133,7 @@ impl<'a> Daemon<'a> {
     }
 
     fn wait_until_it_answers(&mut self) {
-        let answers = eventually(Duration::from_secs(20), || {
+        let answers = eventually(Duration::from_secs(60), || {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 panic!("portsentry ended with {status}:\n{}", self.log());
             }

@@ -94,7 +94,7 @@ impl Scene {
                 self.open.accept().ok().filter(|(_, peer)| *peer == client.local_addr().unwrap());
             service.is_some()
         };
-        assert!(eventually(Duration::from_secs(5), is_there), "the service has no connection");
+        assert!(eventually(Duration::from_secs(20), is_there), "the service has no connection");
         let (service, _) = service.unwrap();
         service.set_nonblocking(false).unwrap();
         for end in [&client, &service] {
@@ -217,7 +217,7 @@ impl<'a> Beside<'a> {
         let daemon = Daemon::start(&scene.host, &format!("{YAML}{yaml}"));
         for host in [HOST, HOST6] {
             assert!(
-                eventually(Duration::from_secs(5), || ping(&scene.scanner, &[host])),
+                eventually(Duration::from_secs(20), || ping(&scene.scanner, &[host])),
                 "the scanner is not answered before it scans"
             );
         }
@@ -323,12 +323,12 @@ impl<'a> Beside<'a> {
     pub fn a_new_scan_is_blocked(&mut self, after: &str) {
         let newcomer = self.scene.newcomer();
         assert!(
-            eventually(Duration::from_secs(5), || self.scene.answers(&newcomer)),
+            eventually(Duration::from_secs(20), || self.scene.answers(&newcomer)),
             "after {after} a newcomer is not answered"
         );
         self.scene.is_scanned_by(&newcomer);
         assert!(
-            eventually(Duration::from_secs(5), || self.left(&newcomer).is_some()),
+            eventually(Duration::from_secs(20), || self.left(&newcomer).is_some()),
             "after {after} a scan of {newcomer} is not seen"
         );
         assert!(!self.scene.answers(&newcomer), "after {after} {newcomer} is blocked and answered");

@@ -174,7 +174,11 @@ fn a_listening_port_is_open_at_once_and_a_trap_only_when_it_never_was() {
         // The service restarts: its clients get a reset, as usual. A child that another test has
         // just forked has the socket too, until it executes its program.
         let is_closed = || net.tcp(host, port) == Reply::Closed;
-        assert!(eventually(Duration::from_secs(2), is_closed), "{host}: {:?}", net.tcp(host, port));
+        assert!(
+            eventually(Duration::from_secs(20), is_closed),
+            "{host}: {:?}",
+            net.tcp(host, port)
+        );
     }
     let dual = listen(&net, "[::]:82");
     assert_eq!((net.tcp(HOST4, 82), net.tcp(HOST6, 82)), (Reply::Open, Reply::Open));
@@ -200,7 +204,7 @@ fn a_udp_socket_takes_its_packets_and_is_remembered_below_the_ephemeral_range() 
     drop(sockets);
     assert_eq!(net.services(), ["17 . 53", "17 . 54"]);
     let is_closed = || net.udp(HOST4, 53) == Reply::Closed;
-    assert!(eventually(Duration::from_secs(2), is_closed), "a service that restarts");
+    assert!(eventually(Duration::from_secs(20), is_closed), "a service that restarts");
 }
 
 #[test]
