@@ -47,7 +47,10 @@ pub(super) struct Flow {
     /// Both sides have sent something.
     is_both: bool,
     finished: [bool; 2],
-    is_reset: bool,
+    /// One side has reset it.
+    pub(super) is_reset: bool,
+    /// The sequence number of the other side's last TCP segment.
+    pub(super) sequence: u32,
 }
 
 impl Flow {
@@ -155,6 +158,9 @@ impl Flows {
             flow.is_both |= flow.is_own;
             flow.is_completed |= flow.is_opened && flow.is_accepted && !opens;
             flow.is_opened |= !flow.is_own && (opens || flags.is_none());
+            if let Transport::Tcp(segment) = transport {
+                flow.sequence = segment.sequence;
+            }
         }
         self.0.insert(key, flow);
         (before, flow)

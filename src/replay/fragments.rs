@@ -156,8 +156,9 @@ fn fragment_v4(packet: &[u8]) -> Option<Fragment<'_>> {
     let header_length = usize::from(first & 0x0f) * 4;
     let total = usize::from(u16::from_be_bytes([total_high, total_low]));
     let mut header = packet.get(..header_length).filter(|header| header.len() >= 20)?.to_vec();
-    // The whole is longer than its fields say; the parser takes the length of the bytes.
-    for at in [2, 3, 6, 7] {
+    // The whole is longer than its fields say, and has another checksum; the parser takes the length
+    // of the bytes.
+    for at in [2, 3, 6, 7, 10, 11] {
         *header.get_mut(at)? = 0;
     }
     let packet_word = |at: usize| -> Option<IpAddr> {

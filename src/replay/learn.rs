@@ -1,7 +1,10 @@
 //! What a capture as a whole shows of this host, before the first packet is evaluated: which ports
 //! are open, which refuse, and when it ends.
 
-use super::flows::{Flows, SCTP_ABORT};
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::flows::{Flow, Flows, SCTP_ABORT};
 use crate::engine::MonoTime;
 use crate::probe::{Port, Transport as Protocol};
 use crate::wire::{self, Packet, Transport, checksum, ip, tcp::Flags};
@@ -37,8 +40,10 @@ pub(super) struct Learned {
     flows: Flows,
     /// Ports that have answered, other than by a refusal.
     open: Ports,
-    /// TCP ports whose clients went on after their SYN as if it had been answered.
+    /// TCP ports whose clients went on as if they had been answered: after their SYN, or with data.
     continued: Ports,
+    /// The address that each UDP port of this host sent to first; `None` once there are several.
+    asked: HashMap<u16, Option<IpAddr>>,
     /// Ports that have refused: RST, ABORT, port unreachable.
     refused: Ports,
     /// TCP ports that this host has sent data from.
@@ -49,6 +54,24 @@ pub(super) struct Learned {
     pub(super) end: MonoTime,
     right_sums: u64,
     wrong_sums: u64,
+    /// The same of IPv4 headers.
+    right_headers: u64,
+    wrong_headers: u64,
+}
+
+/// Bytes by which the sequence number of a connection moves at most from one captured segment to the
+/// next. Of segments that belong to none it is random.
+const STRIDE_MAX: u32 = 1 << 20;
+
+/// Whether a TCP segment has data, be it that the capture cut it off.
+fn has_data(bytes: &[u8]) -> bool {
+    let Ok(found) = ip::Header::parse(bytes) else { return false };
+    let field = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk);
+    let number = |at| field(at).map_or(0, |two| usize::from(u16::from_be_bytes(*two)));
+    let length = if found.source.is_ipv4() { number(2) } else { 40 + number(4) };
+    let cut_off = length.saturating_sub(bytes.len());
+    let header = found.payload.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+    found.payload.len() + cut_off > header
 }
 
 impl Learned {
@@ -62,6 +85,12 @@ impl Learned {
     ) {
         self.end = now;
         self.has_answers |= is_outgoing;
+        if !is_outgoing {
+            match checksum::is_header_right(bytes) {
+                true => self.right_headers += 1,
+                false => self.wrong_headers += 1,
+            }
+        }
         let (before, flow) = self.flows.see(now, packet, is_outgoing);
         match (packet.transport, is_outgoing) {
             (Transport::Tcp(segment), true) => {
@@ -71,22 +100,18 @@ impl Learned {
                 } else if flags.contains(Flags::SYN.with(Flags::ACK)) {
                     self.open.add(Protocol::Tcp, port);
                 }
-                let header = 20 + segment.options.len();
-                let length = ip::Header::parse(bytes).map_or(0, |found| found.payload.len());
-                if length > header && !flags.contains(Flags::RST) {
+                if !flags.contains(Flags::RST) && has_data(bytes) {
                     self.speaking.add(Protocol::Tcp, port);
                 }
             }
             (Transport::Tcp(segment), false) => {
-                let flags = segment.flags;
-                let opens = flags.contains(Flags::SYN) && !flags.contains(Flags::ACK);
-                if before.is_some_and(|before| before.is_opened) && !opens {
-                    self.continued.add(Protocol::Tcp, segment.destination_port);
-                }
+                self.go_on(before, segment, bytes);
                 self.count_sum(bytes);
             }
-            (Transport::Udp(datagram), true) if flow.is_opened => {
-                self.open.add(Protocol::Udp, datagram.source_port);
+            (Transport::Udp(datagram), true) => {
+                if flow.is_opened || self.asks(datagram.source_port, packet.destination) {
+                    self.open.add(Protocol::Udp, datagram.source_port);
+                }
             }
             (Transport::Udp(_), false) => self.count_sum(bytes),
             (Transport::Sctp(message), true) => {
@@ -101,6 +126,39 @@ impl Learned {
             (Transport::Icmp6(message), true) => self.refusal(message.quoted_v6()),
             _ => {}
         }
+    }
+
+    /// A segment that is no answer of this host, in a connection as it was before.
+    fn go_on(&mut self, before: Option<Flow>, segment: wire::tcp::Segment<'_>, bytes: &[u8]) {
+        let opens = segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK);
+        if opens || segment.flags.contains(Flags::RST) {
+            return;
+        }
+        let port = segment.destination_port;
+        let is_speech = segment.flags.contains(Flags::ACK) && has_data(bytes);
+        if is_speech || before.is_some_and(|before| before.is_opened) {
+            self.continued.add(Protocol::Tcp, port);
+        }
+        // Data after data that was received: the answers take another way than the capture's.
+        let goes_on = before.filter(|before| !before.is_own && !before.is_reset);
+        let stride = goes_on.map(|before| segment.sequence.wrapping_sub(before.sequence));
+        if is_speech && stride.is_some_and(|stride| (1..=STRIDE_MAX).contains(&stride)) {
+            self.open.add(Protocol::Tcp, port);
+        }
+    }
+
+    /// Whether a UDP port of this host, which sends to this address, has asked a group or several
+    /// hosts: then its socket takes datagrams from all.
+    fn asks(&mut self, port: u16, address: IpAddr) -> bool {
+        let is_group = match address {
+            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_multicast(),
+        };
+        let first = self.asked.entry(port).or_insert(Some(address));
+        if is_group || *first != Some(address) {
+            *first = None;
+        }
+        first.is_none()
     }
 
     fn refusal(&mut self, quoted: Option<wire::icmp::Quoted>) {
@@ -143,9 +201,13 @@ impl Learned {
         self.speaking.contains(port)
     }
 
-    /// Whether the kernel discards a packet at its transport header. Wrong checksums say nothing where
+    /// Whether the kernel discards a packet at its IP header or its transport header. Wrong checksums say nothing where
     /// most are wrong.
     pub(super) fn is_discarded(&self, bytes: &[u8]) -> bool {
+        let are_headers_right = self.right_headers >= self.wrong_headers;
+        if are_headers_right && !checksum::is_header_right(bytes) {
+            return true;
+        }
         match checksum::verify(bytes) {
             Ok(()) => false,
             Err(wire::Error::Checksum(_)) => self.has_checksums(),

@@ -1,6 +1,7 @@
 //! Scans of each kind, ordinary sessions, and odd captures, packet by packet.
 
 mod counts;
+mod foreign;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -397,7 +398,7 @@ fn the_scanned_host_is_guessed_and_said() {
 #[test]
 fn the_same_scan_is_found_behind_each_link_layer() {
     let capture = scan(SYN, 1..=20);
-    let rows: [(&str, u32, &[u8]); 9] = [
+    let rows: [(&str, u32, &[u8]); 10] = [
         ("Ethernet", 1, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]),
         ("VLAN", 1, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 5, 8, 0]),
         ("QinQ", 1, &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8, 0]),
@@ -407,6 +408,7 @@ fn the_same_scan_is_found_behind_each_link_layer() {
         ("NULL", 0, &[2, 0, 0, 0]),
         ("LOOP", 108, &[0, 0, 0, 2]),
         ("PPP", 9, &[0xff, 3, 0, 0x21]),
+        ("NFLOG", 239, &[2, 0, 0, 5, 44, 0, 9, 0]),
     ];
     for (row, link_type, header) in rows {
         // Cut to the first bytes of each packet, as by `tcpdump -s 80`.

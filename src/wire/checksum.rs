@@ -49,18 +49,28 @@ pub fn verify(bytes: &[u8]) -> Result<(), Error> {
     if is_right { Ok(()) } else { Err(Error::Checksum(header.protocol)) }
 }
 
+/// Whether the checksum of the IPv4 header that `bytes` start with is right (RFC 791, 3.1), or was left
+/// to a device, which is 0. True of other bytes: IPv6 has none.
+///
+/// Packets that the kernel logs have passed this; those of a capture file have not.
+pub fn is_header_right(bytes: &[u8]) -> bool {
+    let Some(first) = bytes.first().filter(|first| *first >> 4 == 4) else { return true };
+    let header = bytes.get(..usize::from(first & 0x0f) * 4).unwrap_or_default();
+    matches!(be16(header, 10), None | Some(0)) || fold(words(header)) == 0xffff
+}
+
+/// The sum of all 16-bit words, a last odd byte being the first of a word.
+fn words(bytes: &[u8]) -> u32 {
+    let word = |pair: &[u8]| match *pair {
+        [high, low] => u32::from(u16::from_be_bytes([high, low])),
+        [high] => u32::from(high) << 8,
+        _ => 0,
+    };
+    bytes.chunks(2).map(word).sum()
+}
+
 /// Whether the checksum in the field at `field` is right (RFC 1071), or left to a device.
 fn internet(header: &ip::Header<'_>, payload: &[u8], field: usize) -> bool {
-    let words = |bytes: &[u8]| -> u32 {
-        bytes
-            .chunks(2)
-            .map(|pair| match *pair {
-                [high, low] => u32::from(u16::from_be_bytes([high, low])),
-                [high] => u32::from(high) << 8,
-                _ => 0,
-            })
-            .sum()
-    };
     let address = |address| match address {
         IpAddr::V4(address) => words(&address.octets()),
         IpAddr::V6(address) => words(&address.octets()),
@@ -166,6 +176,27 @@ mod tests {
             let padded = [&packet[..], &[1, 2, 3]].concat();
             assert_eq!(verify(&padded), Ok(()));
         }
+    }
+
+    #[test]
+    fn one_wrong_bit_of_an_ipv4_header_is_a_wrong_sum() {
+        let mut right = bytes(SYN);
+        // 0x4500 + 0x002c + 0x1f3f + 0x2b06 + 0x0a42 + 0x0009 + 0x0a42 + 0x0001 = 0xa3ff.
+        right[10..12].copy_from_slice(&0x5c00u16.to_be_bytes());
+        assert!(is_header_right(&right) && is_header_right(&right[..20]));
+        // Link padding and payload do not count; IPv6 and cut headers have no sum.
+        assert!(is_header_right(&[&right[..20], &[7; 9]].concat()));
+        assert!(is_header_right(&datagram6(b"data")) && is_header_right(&right[..9]));
+        assert!(is_header_right(&[]));
+        for bit in 4..160 {
+            let mut wrong = right.clone();
+            wrong[bit / 8] ^= 0x80 >> (bit % 8);
+            assert!(!is_header_right(&wrong) || bit / 8 == 0, "{bit}");
+        }
+        let mut left = right.clone();
+        left[10..12].fill(0);
+        left[9] ^= 1;
+        assert!(is_header_right(&left));
     }
 
     #[test]

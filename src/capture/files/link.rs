@@ -62,6 +62,7 @@ pub fn name(link_type: u32) -> Option<&'static str> {
         204 => "PPP with direction",
         228 => "raw IPv4",
         229 => "raw IPv6",
+        239 => "NFLOG",
         276 => "Linux cooked v2",
         _ => return None,
     })
@@ -104,6 +105,7 @@ fn ip_of(link_type: u32, frame: &[u8]) -> Option<(Cast, &[u8])> {
             let cast = if *frame.first()? == 0 { Cast::Host } else { Cast::Outgoing };
             Some((cast, behind_ppp(frame.get(1..)?)?))
         }
+        239 => nflog(frame.get(4..)?),
         276 => {
             let cast = cooked(u16::from(*frame.get(10)?));
             Some((cast, behind_ethertype(be16(frame, 0)?, frame.get(20..)?)?))
@@ -121,6 +123,34 @@ fn cooked(kind: u16) -> Cast {
         4 => Cast::Outgoing,
         _ => Cast::Host,
     }
+}
+
+/// Attributes of the kernel's log message (linux/netfilter/nfnetlink_log.h): where the packet was, and
+/// the packet. Lengths and types are in the byte order of the host that captured.
+fn nflog(attributes: &[u8]) -> Option<(Cast, &[u8])> {
+    const PACKET_HDR: u16 = 1;
+    const PAYLOAD: u16 = 9;
+    [u16::from_le_bytes, u16::from_be_bytes].into_iter().find_map(|number| {
+        let (mut cast, mut rest) = (Cast::Host, attributes);
+        loop {
+            let (length, kind) = (*rest.first_chunk()?, *rest.get(2..)?.first_chunk()?);
+            let length = usize::from(number(length));
+            // The capture may have cut the last one.
+            let value = rest.get(4..length.min(rest.len()))?;
+            match number(kind) {
+                PAYLOAD => return Some((cast, value)),
+                PACKET_HDR => {
+                    cast = match value.get(2)? {
+                        1 => Cast::ThisHost,
+                        3 => Cast::Outgoing,
+                        _ => Cast::Host,
+                    };
+                }
+                _ => {}
+            }
+            rest = rest.get(length.next_multiple_of(4)..)?;
+        }
+    })
 }
 
 fn behind_ethertype(ethertype: u16, rest: &[u8]) -> Option<&[u8]> {
@@ -188,6 +218,14 @@ mod tests {
         vec![8, 0, 0, 0, 0, 0, 0, 1, 0, 1, kind, 6, 2, 0, 0, 0, 0, 1, 0, 0]
     }
 
+    fn nflog_header(hook: u8, number: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        let attribute = |length: u16, kind: u16| [number(length), number(kind)].concat();
+        let head = [attribute(8, 1), vec![8, 0, hook, 0]].concat();
+        // The rule's prefix is padded.
+        let prefix = [attribute(7, 10), b"ab\0\0".to_vec()].concat();
+        [vec![2, 0, 0, 5], head, prefix, attribute(8, 9)].concat()
+    }
+
     #[test]
     fn each_link_type_leads_to_its_ip_header() {
         let rows: Vec<(&str, u32, Vec<u8>, Cast)> = vec![
@@ -205,6 +243,8 @@ mod tests {
             ("raw IP", 101, vec![], Cast::Host),
             ("raw IP of OpenBSD", 14, vec![], Cast::Host),
             ("raw IPv4", 228, vec![], Cast::Host),
+            ("NFLOG, input", 239, nflog_header(1, u16::to_le_bytes), Cast::ThisHost),
+            ("NFLOG, output, big-endian", 239, nflog_header(3, u16::to_be_bytes), Cast::Outgoing),
             ("cooked, to this host", 113, cooked_v1(0, &[8, 0]), Cast::ThisHost),
             ("cooked, broadcast", 113, cooked_v1(1, &[8, 0]), Cast::Group),
             ("cooked, to another", 113, cooked_v1(3, &[8, 0]), Cast::Other),
