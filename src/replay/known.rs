@@ -1,6 +1,8 @@
 //! Sources that completed connections, and those of their closed ports that do not count
 //! ([`crate::ruleset::known`]).
 
+use std::net::IpAddr;
+
 use super::recent::Recent;
 use crate::config::Config;
 use crate::engine::{MonoTime, Source};
@@ -63,20 +65,29 @@ impl Known {
         }
     }
 
+    fn client(&mut self, now: MonoTime, source: Source) -> Option<&mut Client> {
+        let is_recent = |at: MonoTime| now.since(at) <= KNOWN_MEMORY;
+        self.clients.get(source).filter(|client| client.known.is_some_and(is_recent))
+    }
+
+    /// Whether an address is a known client's.
+    pub(super) fn is_known(&mut self, now: MonoTime, address: IpAddr) -> bool {
+        self.client(now, Source::of(address, self.prefix_len)).is_some()
+    }
+
     /// Whether the SYN of a source that is neither slowed nor blocked does not count.
     pub(super) fn excuses(&mut self, now: MonoTime, probe: &Probe) -> bool {
         let source = Source::of(probe.source, self.prefix_len);
-        let is_recent = |at: MonoTime| now.since(at) <= KNOWN_MEMORY;
-        let Some(client) = self.clients.get(source).filter(|it| it.known.is_some_and(is_recent))
-        else {
+        if self.client(now, source).is_none() {
             return false;
-        };
+        }
+        let is_recent = |at: MonoTime| now.since(at) <= KNOWN_MEMORY;
         let key = (source, probe.port);
         if let Some(at) = self.excused.get(key).filter(|at| is_recent(**at)) {
             *at = now;
             return true;
         }
-        let is_excused = client.slack.take(now);
+        let is_excused = self.client(now, source).is_some_and(|client| client.slack.take(now));
         if is_excused {
             self.excused.insert(key, now);
         }

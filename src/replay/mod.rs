@@ -6,7 +6,8 @@
 //!
 //! * [`local`]: whose capture it is. `learn`: what it shows as a whole.
 //! * `flows`, `fragments`: what the kernel does with packets before its rules.
-//! * `rules`: the rules, and the engine behind them; `known`: what they excuse. `clock`: the capture's clock.
+//! * `rules`: the rules, and the engine behind them; `known`: what they excuse; `networks`: those they
+//!   slow or block as a whole. `clock`: the capture's clock.
 //! * `detected`, `print`: the report.
 
 mod clock;
@@ -16,6 +17,7 @@ mod fragments;
 mod known;
 mod learn;
 mod local;
+mod networks;
 pub mod options;
 mod print;
 mod recent;

@@ -10,9 +10,10 @@ use super::flows::{Flow, Flows};
 use super::known::Known;
 use super::learn::Learned;
 use super::local::Locals;
+use super::networks::Networks;
 use super::recent::Recent;
 use crate::capture::files::link::Cast;
-use crate::config::{Config, PortMode, PortSet, ProtocolAction, Unwatched};
+use crate::config::{CampaignAction, Config, PortMode, PortSet, ProtocolAction, Unwatched};
 use crate::enforce::Hold;
 use crate::engine::{
     Action, AllowList, Engine, MANY, MonoTime, Outcome, Policy, Report, SLOWED_MAX, Source,
@@ -117,6 +118,7 @@ pub(super) struct Rules<'a> {
     engine: Engine,
     flows: Flows,
     known: Known,
+    networks: Networks,
     pinged: Recent<(IpAddr, IpAddr), MonoTime>,
     probed: Recent<(IpAddr, u16), Probed>,
     mixes: Recent<IpAddr, Mix>,
@@ -149,6 +151,7 @@ impl<'a> Rules<'a> {
             engine,
             flows: Flows::default(),
             known: Known::new(config),
+            networks: Networks::new(config),
             pinged: Recent::new(pings::SIZE as usize),
             probed: Recent::new(PROBED_MAX),
             mixes: Recent::new(SLOWED_MAX),
@@ -210,7 +213,8 @@ impl<'a> Rules<'a> {
             detected.dropped(source);
             return Err(Skipped::Blocked);
         }
-        let is_blocked = blocked.is_some();
+        let is_blocked =
+            blocked.is_some() || self.action_around(now, packet.source) == CampaignAction::Block;
         let (before, flow) = self.flows.see(now, packet, false);
         let opens = opens(packet);
         if let Some(probe) = self.handshake(packet, before, flow) {
@@ -258,6 +262,12 @@ impl<'a> Rules<'a> {
             self.probe(now, &probe, hold, detected);
             return Ok(());
         }
+        if is_blocked
+            && (is_service || !is_watched)
+            && (opens || probe.port.transport == Protocol::Udp)
+        {
+            return Err(Skipped::Blocked);
+        }
         if is_service {
             return Err(Skipped::Service);
         }
@@ -273,7 +283,7 @@ impl<'a> Rules<'a> {
         if !could_answer && !self.learned.has_refused(probe.port) {
             return Err(Skipped::NoTime);
         }
-        let is_slowed = self.engine.slowed_source(probe.source).is_some();
+        let is_slowed = self.is_slowed(now, probe.source);
         let is_counted = is_watched || is_slowed && self.config.unwatched == Unwatched::Slow;
         if is_late || !is_counted {
             if is_late {
@@ -362,6 +372,22 @@ impl<'a> Rules<'a> {
         (!self.allowed.contains(address)).then_some((source, is_unproven))
     }
 
+    /// What is done about the network of a campaign around an address, which may be exempt from it.
+    fn action_around(&mut self, now: MonoTime, address: IpAddr) -> CampaignAction {
+        match self.networks.around(now, address) {
+            CampaignAction::Report => CampaignAction::Report,
+            _ if self.allowed.contains(address) => CampaignAction::Report,
+            _ if self.known.is_known(now, address) => CampaignAction::Report,
+            action => action,
+        }
+    }
+
+    /// Whether a source is slowed, by itself or with its network.
+    fn is_slowed(&mut self, now: MonoTime, address: IpAddr) -> bool {
+        self.engine.slowed_source(address).is_some()
+            || self.action_around(now, address) == CampaignAction::Slow
+    }
+
     /// What a packet is for a decoy: the end of a handshake proves the source, and one that is reset
     /// instead was a SYN scan.
     fn handshake(&self, packet: &Packet<'_>, before: Option<Flow>, flow: Flow) -> Option<Probe> {
@@ -399,7 +425,7 @@ impl<'a> Rules<'a> {
         match probe.port.transport {
             _ if is_blocked => Hold::Repeat,
             Protocol::Ip => Hold::None,
-            _ if self.engine.slowed_source(probe.source).is_none() => Hold::None,
+            _ if !self.is_slowed(now, probe.source) => Hold::None,
             Protocol::Udp | Protocol::Sctp => Hold::Repeat,
             Protocol::Tcp if is_strange => Hold::Repeat,
             Protocol::Tcp => self
@@ -475,9 +501,15 @@ impl<'a> Rules<'a> {
                     Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
                     Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
                     Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
-                    Action::Slow { .. } | Action::Campaign { .. } | Action::Release { .. } => {
+                    Action::Campaign { network, timeout: Some(timeout) } => {
+                        self.networks.hold(network, now.after(timeout));
                         continue;
                     }
+                    Action::Campaign { network, timeout: None } => {
+                        self.networks.release(network);
+                        continue;
+                    }
+                    Action::Slow { .. } | Action::Release { .. } => continue,
                     Action::Report(report) => {
                         self.report(now, least, report, detected);
                         continue;

@@ -21,7 +21,7 @@ const NEIGHBOUR: &str = "10.73.2.250";
 const NEIGHBOUR_6: &str = "fd73:2:0:aa00::250";
 
 /// The protected host, and a router behind which all of the sources are.
-fn scene() -> Scene {
+pub(crate) fn scene() -> Scene {
     let here = ["10.73.1.1/24", "fd73:1::1/64"];
     let there = ["10.73.1.2/24", "fd73:1::2/64", "10.73.2.250/32", "fd73:2:0:aa00::250/128"];
     let scene = Scene::new(&here, &there);
@@ -36,7 +36,7 @@ fn start<'a>(scene: &'a Scene, yaml: &str) -> Daemon<'a> {
 }
 
 /// The campaigns that were reported: network or last address, program, what was done.
-fn events(daemon: &Daemon<'_>) -> Vec<(String, Option<String>, String)> {
+pub(crate) fn events(daemon: &Daemon<'_>) -> Vec<(String, Option<String>, String)> {
     let log = daemon.log();
     let objects = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let text = |event: &Value, key: &str| event[key].as_str().map(str::to_owned);
@@ -50,7 +50,7 @@ fn events(daemon: &Daemon<'_>) -> Vec<(String, Option<String>, String)> {
 }
 
 /// SYNs from these sources, each to its ports.
-fn send(scene: &Scene, probes: impl IntoIterator<Item = (String, Vec<u16>)>) {
+pub(crate) fn send(scene: &Scene, probes: impl IntoIterator<Item = (String, Vec<u16>)>) {
     let probes: Vec<String> = probes
         .into_iter()
         .flat_map(|(source, ports)| ports.into_iter().map(move |port| format!("{source},{port}")))

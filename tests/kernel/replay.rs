@@ -1,5 +1,6 @@
 //! A capture of live scans, replayed: the same verdict as the daemon's.
 
+use crate::campaign;
 use crate::support;
 
 use std::io::{BufRead, BufReader};
@@ -234,5 +235,54 @@ fn evidence_in_large_numbers_and_what_is_excused_are_replayed_as_live() {
         assert!(live.iter().any(|line| line.ends_with(&end)), "{row}: {live:?}");
         let is_slowed = !row["slowed"].as_array().unwrap().is_empty();
         assert_eq!(live.iter().any(|line| line.contains("slowed")), is_slowed, "{row}: {live:?}");
+    }
+}
+
+#[test]
+fn a_host_of_a_campaign_is_replayed_as_live() {
+    if missing(&["ip", "nft", "nmap", "python3"]).is_some() {
+        return;
+    }
+    // Both judge by times.
+    schedule::alone();
+    // What is done about the network, and how many ports that are not watched are scanned from it then:
+    // fewer than are reported of other hosts, seen; and more, dropped.
+    for (action, state, ports, is_seen) in
+        [("slow", "slowed", 10, true), ("block", "blocked", 30, false)]
+    {
+        let scene = campaign::scene();
+        let yaml = "unwatched: slow\nlog: { format: json }";
+        let yaml = format!("campaign: {{ action: {action} }}\n{yaml} {AT_DEFAULTS}");
+        let daemon = Daemon::start(&scene.host, &yaml);
+        let capture = daemon.path("campaign.pcap");
+        let recording = Recording::start(&scene, &capture);
+        assert!(scene.reaches());
+        campaign::send(&scene, (1..=64).map(|n| (format!("10.73.2.{n}"), vec![200 + n])));
+        let is_held = || !campaign::events(&daemon).is_empty();
+        assert!(eventually(Duration::from_secs(10), is_held), "{}", daemon.log());
+        let scanner = "10.73.2.251";
+        campaign::send(&scene, [(scanner.to_owned(), (2000..2000 + ports).collect())]);
+        if is_seen {
+            daemon.wait_within_for_log(Duration::from_secs(10), scanner);
+        }
+        // What is logged is evaluated within this time.
+        std::thread::sleep(Duration::from_millis(500));
+        let live = campaign::events(&daemon);
+        assert_eq!(daemon.log().contains(scanner), is_seen, "{}", daemon.log());
+        // The capture goes on for longer than the last probe waits for an answer.
+        assert!(scene.reaches());
+        recording.end();
+        let words = ["--local", "10.73.1.1", "--answer-within", "100ms"];
+        let report = replay(&capture, &daemon.path("portsentry.yaml"), &words);
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+        let campaigns = report["campaigns"].as_array().unwrap().iter();
+        let replayed: Vec<_> =
+            campaigns.map(|row| (text(row, "address"), None, text(row, "state"))).collect();
+        assert_eq!(replayed, live);
+        assert_eq!(live, [("10.73.2.0/24".to_owned(), None, state.to_owned())]);
+        let rows = report["detected"].as_array().unwrap().iter();
+        let found: Vec<_> = rows.map(|row| text(row, "address")).collect();
+        let expected: &[&str] = if is_seen { &[scanner] } else { &[] };
+        assert_eq!(found, expected, "{report}");
     }
 }

@@ -237,3 +237,41 @@ fn a_campaign_says_what_would_have_been_done_to_its_network() {
         assert_eq!((&network["state"], &network["timeout"]), (&state.into(), &timeout.into()));
     }
 }
+
+#[test]
+fn a_host_of_a_slowed_or_blocked_network_is_judged_as_live() {
+    let campaign = || {
+        let mut capture = Capture::default();
+        for port in 50_000..50_006 {
+            capture.session(("198.51.100.252", port), (HOST, 22));
+        }
+        for n in 1..=60u16 {
+            capture.refused(&format!("198.51.100.{n}"), 200 + n, SYN);
+        }
+        capture
+    };
+    // One that scans ports which are not watched: it counts while it is slowed, and is dropped while it
+    // is blocked. A known client is exempt.
+    for (action, source, ports, is_found) in [
+        (CampaignAction::Report, "198.51.100.251", 5, None),
+        (CampaignAction::Report, "198.51.100.251", 30, Some(21)),
+        (CampaignAction::Slow, "198.51.100.251", 5, Some(3)),
+        (CampaignAction::Slow, "198.51.100.252", 5, None),
+        (CampaignAction::Slow, "203.0.113.7", 5, None),
+        (CampaignAction::Block, "198.51.100.251", 30, None),
+        (CampaignAction::Block, "198.51.100.252", 30, Some(21)),
+        (CampaignAction::Block, "203.0.113.7", 30, Some(21)),
+    ] {
+        let mut config = Config { unwatched: config::Unwatched::Slow, ..Config::default() };
+        config.campaign.action = action;
+        let mut capture = campaign();
+        for port in 0..ports {
+            capture.refused(source, 2000 + port, SYN);
+        }
+        let found = report_with(&[&capture.file()], &["--local", "192.0.2.0/24"], &config);
+        let rows = found["detected"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["address"] == source);
+        let after = row.and_then(|row| row["probes_until_detected"].as_u64());
+        assert_eq!(after, is_found, "{action:?} {source} {ports}: {found}");
+    }
+}
