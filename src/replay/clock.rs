@@ -13,8 +13,15 @@ const ORIGIN: i64 = 1_000_000;
 const BACK_MAX: i64 = 600 * 1_000_000;
 
 /// Microseconds that the clock moves at once: more than any evidence or block lasts that
-/// is not for ever. A touch has room for 17 years in all.
-const LEAP_MAX: i64 = 30 * 86_400 * 1_000_000;
+/// is not for ever.
+const LEAP_MAX: i64 = 30 * DAY;
+
+/// Where the clock ends: a touch has room for 17 years in all, after which no evidence would ever be
+/// over. Near the end it moves at once by a part of what is left.
+const END: i64 = ORIGIN + 17 * 365 * DAY;
+const PART: i64 = 64;
+
+const DAY: i64 = 86_400 * 1_000_000;
 
 /// A clock that follows the times of packets.
 #[derive(Debug, Clone, Default)]
@@ -37,13 +44,14 @@ impl Clock {
         }
         let then = at.saturating_add(self.shift);
         let by = then.saturating_sub(self.now);
-        if (0..=LEAP_MAX).contains(&by) {
+        let most = LEAP_MAX.min(END.saturating_sub(self.now) / PART);
+        if (0..=most).contains(&by) {
             self.now = then;
         } else if (-BACK_MAX..0).contains(&by) {
             self.back += 1;
         } else {
             self.leaps += 1;
-            self.now = self.now.saturating_add(by.clamp(0, LEAP_MAX));
+            self.now = self.now.saturating_add(by.clamp(0, most));
             self.shift = self.now.saturating_sub(at);
         }
         self.now()
@@ -94,6 +102,24 @@ mod tests {
         }
         assert_eq!(clock.back, 1);
         assert_eq!(clock.wall(clock.now()), wall(2 * SECOND + day));
+    }
+
+    #[test]
+    fn captures_of_many_years_do_not_outlast_a_touch() {
+        let mut clock = Clock::default();
+        let mut last = MonoTime::default();
+        for n in 0..200_000 {
+            let now = clock.advance(n * 40 * DAY);
+            assert!(now.since(last).as_secs() <= 30 * 86_400);
+            last = now;
+        }
+        // Times still move, and are far enough apart, for hundreds of leaps.
+        assert!(last.millis() < 17 * 365 * 86_400_000 + 1000, "{last:?}");
+        let mut clock = Clock::default();
+        for n in 0..300 {
+            let before = clock.advance(n * 40 * DAY);
+            assert!(clock.advance(n * 40 * DAY + DAY).since(before).as_secs() == 86_400, "{n}");
+        }
     }
 
     #[test]

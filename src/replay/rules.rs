@@ -475,16 +475,21 @@ impl<'a> Rules<'a> {
 
     /// Does everything that is due by now, at its own time.
     pub(super) fn run_until(&mut self, now: MonoTime, detected: &mut Detected<'_>) {
-        while let Some(due) = self.engine.next_timer().filter(|due| *due <= now) {
+        while let Some(due) = self.engine.next_ending().filter(|due| *due <= now) {
             self.engine.on_timer(due, &mut self.actions);
             self.carry_out(due, 1, detected);
+        }
+        // Once, however long no packet came: nothing depends on when memory is freed.
+        if self.engine.next_timer().is_some_and(|due| due <= now) {
+            self.engine.on_timer(now, &mut self.actions);
+            self.carry_out(now, 1, detected);
         }
     }
 
     /// Lets the time run on until all is over that ends by itself. Returns when that is.
     pub(super) fn run_out(&mut self, now: MonoTime, detected: &mut Detected<'_>) {
         let mut at = now;
-        while let Some(due) = self.engine.next_timer() {
+        while let Some(due) = self.engine.next_ending() {
             at = at.max(due);
             self.engine.on_timer(at, &mut self.actions);
             self.carry_out(at, 1, detected);

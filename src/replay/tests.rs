@@ -468,6 +468,13 @@ fn times_that_go_back_or_leap_lose_no_scan_and_make_none() {
     // Each packet in another month: too far apart for a scan.
     let leaps = times(|n| (n % 3) * 0xffff_ffff * 1_000_000 / 3);
     assert_eq!(detected(&leaps), [""; 0], "{leaps}");
+    // Longer in all than an engine's clock runs: evidence is over nevertheless, and so is the replay.
+    let mut capture = Capture::default();
+    for n in 0..260 {
+        capture.tcp((SCANNER, 40_000), (HOST, 1 + n % 3), SYN, b"").wait(86_400 * 40);
+    }
+    let long = report(&capture.cut(101, &[], usize::MAX));
+    assert_eq!((detected(&long).len(), &long["time_leaps"]), (0, &259.into()), "{long}");
 }
 
 #[test]

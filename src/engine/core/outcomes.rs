@@ -132,11 +132,14 @@ impl Engine {
 
     /// When to call [`Engine::on_timer`] next; a time in the past means at once.
     pub fn next_timer(&self) -> Option<MonoTime> {
+        [self.next_ending(), self.sweep_at].into_iter().flatten().min()
+    }
+
+    /// The same without what only frees memory: when the next block ends, or the next source is slowed
+    /// no longer.
+    pub fn next_ending(&self) -> Option<MonoTime> {
         let is_reviewing = self.review_from.is_some() || self.release_after.is_some();
         let review = is_reviewing.then_some(self.now);
-        [self.blocks.next_timer(), self.slowed.next_timer(), self.sweep_at, review]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.blocks.next_timer(), self.slowed.next_timer(), review].into_iter().flatten().min()
     }
 }
