@@ -109,9 +109,7 @@ impl Learned {
                 self.count_sum(bytes);
             }
             (Transport::Udp(datagram), true) => {
-                if flow.is_opened || self.asks(datagram.source_port, packet.destination) {
-                    self.open.add(Protocol::Udp, datagram.source_port);
-                }
+                self.ask(datagram.source_port, packet.destination, flow.is_opened);
             }
             (Transport::Udp(_), false) => self.count_sum(bytes),
             (Transport::Sctp(message), true) => {
@@ -147,18 +145,18 @@ impl Learned {
         }
     }
 
-    /// Whether a UDP port of this host, which sends to this address, has asked a group or several
-    /// hosts: then its socket takes datagrams from all.
-    fn asks(&mut self, port: u16, address: IpAddr) -> bool {
+    /// A datagram of this host to an address. A port that answers is open, and one that asks a group or
+    /// several hosts: its socket takes datagrams from all.
+    fn ask(&mut self, port: u16, address: IpAddr, is_answer: bool) {
         let is_group = match address {
             IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
             IpAddr::V6(v6) => v6.is_multicast(),
         };
         let first = self.asked.entry(port).or_insert(Some(address));
-        if is_group || *first != Some(address) {
+        if is_answer || is_group || *first != Some(address) {
             *first = None;
+            self.open.add(Protocol::Udp, port);
         }
-        first.is_none()
     }
 
     fn refusal(&mut self, quoted: Option<wire::icmp::Quoted>) {
