@@ -142,6 +142,10 @@ pub(super) fn decide(
     // A probe of a transport that is only logged must not trigger a block with older TCP evidence:
     // those TCP probes had their decision.
     let is_logged_only = policy.action(transport) != ProtocolAction::Block;
+    // Alone they are evidence in large numbers only, see `Engine::on_late`.
+    if scan == ScanKind::Reply && tally.plain + tally.logged == 0 {
+        return Decision::Wait;
+    }
     if is_logged_only || scan == ScanKind::Reply {
         let against =
             if is_logged_only { policy.report_only(transport) } else { NotBlocked::Ambiguous };
@@ -232,12 +236,13 @@ mod tests {
 
     // P4
     #[test]
-    fn replies_are_reported_and_never_block() {
+    fn replies_are_reported_beside_other_probes_and_never_block() {
         let policy = blocking();
         let replies = |logged_ambiguous| Tally { logged_ambiguous, ..Tally::default() };
         let decided = |tally| decide(&policy, tally, ScanKind::Reply, Transport::Tcp);
-        assert_eq!(decided(replies(5)), Decision::Wait);
-        assert_eq!(decided(replies(6)), Decision::Report(NotBlocked::Ambiguous));
+        assert_eq!(decided(replies(6)), Decision::Wait);
+        let beside = Tally { plain: 1, ..replies(2) };
+        assert_eq!(decided(beside), Decision::Report(NotBlocked::Ambiguous));
         assert_eq!(decide(&policy, replies(100), ScanKind::Syn, Transport::Tcp), Decision::Wait);
     }
 

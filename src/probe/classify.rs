@@ -10,8 +10,7 @@
 //! | pings, also of monitoring | reported if a source pings many addresses of this host |
 //! | out-of-state segments of a closed connection: ACK, FIN, FIN+ACK | none to an ephemeral port, else ambiguous |
 //! | the same from a service's port or to a reserved port: an NFS server that retransmits | a reply, which never blocks |
-//! | late DNS answers: UDP from port 53 | none to an unprivileged port, else ambiguous |
-//! | late or reflected answers: UDP from a service's port | none from a port below 1024 to an ephemeral one, else a reply |
+//! | late or reflected answers: UDP from a service's port | none to an unprivileged port, else a reply |
 //! | late answers from higher ports, peer-to-peer traffic: UDP to an ephemeral or reserved port | a reply |
 //! | UDP traceroute (mtr(8): ports 33000 and up; traceroute(8): 33434; tracepath(8): 44444) | never a probe |
 //! | tunnels, routing protocols, IPsec | never a probe |
@@ -62,9 +61,9 @@ const TCP_SERVICES: [u16; 19] = [
     9200, 11211, 27017,
 ];
 
-/// Ports from 1024 on whose answers are reflected or late: SSDP, NFS, SIP, multicast DNS, memcached,
-/// Steam.
-pub(crate) const UDP_SERVICES: [u16; 6] = [1900, 2049, 5060, 5353, 11211, 27015];
+/// Ports from 1024 on whose answers are reflected or late: SSDP, NFS, STUN, WS-Discovery, SIP,
+/// multicast DNS, CoAP, memcached, Steam.
+pub(crate) const UDP_SERVICES: [u16; 9] = [1900, 2049, 3478, 3702, 5060, 5353, 5683, 11211, 27015];
 
 fn is_service(source_port: u16, others: &[u16]) -> bool {
     source_port < FIRST_UNPRIVILEGED || others.contains(&source_port)
@@ -331,11 +330,9 @@ fn udp(source: u16, destination: u16, ephemeral: &RangeInclusive<u16>) -> Result
     }
     // A recursive resolver uses random unprivileged ports, not the ephemeral range (RFC 5452, 9.2),
     // closes each socket after a timeout, and often runs without connection tracking: late answers
-    // of one slow server then arrive at any number of ports. `Probe::late` tells a scan from them.
-    if source == DOMAIN && destination >= FIRST_UNPRIVILEGED {
-        return Err(NotProbe::LateAnswer);
-    }
-    if source < FIRST_UNPRIVILEGED && ephemeral.contains(&destination) {
+    // of one slow server then arrive at any number of ports. So do the answers of servers that
+    // others ask in this host's name. `Probe::late` tells a scan from them.
+    if is_service(source, &UDP_SERVICES) && destination >= FIRST_UNPRIVILEGED {
         return Err(NotProbe::LateAnswer);
     }
     // SunRPC and similar protocols use source ports below 1024; other clients may bind a fixed port.

@@ -77,9 +77,10 @@ pub fn hold_column(name: &str, column: &str, rows: &[[String; 3]]) {
             cells[1].clone_from(what);
             cells[at].clone_from(cell);
         }
-        let is_kept = |cells: &Vec<String>| rows.iter().any(|[row, ..]| cells[0] == *row);
+        let place = |cells: &[String]| rows.iter().position(|[row, ..]| cells[0] == *row);
         let header = table.remove(0);
-        table.retain(is_kept);
+        table.retain(|cells| place(cells).is_some());
+        table.sort_by_key(|cells| place(cells));
         table.insert(0, header);
         return write(&before, &table, &after);
     }

@@ -8,7 +8,8 @@ use crate::engine::{Action, MonoTime, NotBlocked, Reason, Report, Source};
 use crate::probe::Probe;
 
 impl Engine {
-    /// Handles a packet that looks like one of a closed connection, or like a late answer. More
+    /// Handles a packet that looks like one of a closed connection, or like a late answer, replies
+    /// ([`ScanKind::Reply`](crate::probe::ScanKind::Reply)) among them. More
     /// than 20 ports within a window are reported. Such a source is never slowed or blocked: a server
     /// sends them as well, to the ports of connections that this host forgot.
     pub fn on_late(&mut self, now: MonoTime, probe: &Probe, actions: &mut Vec<Action>) {

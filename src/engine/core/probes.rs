@@ -56,6 +56,9 @@ impl Engine {
             self.ping(now, account, probe, here, actions);
             return Trigger::Below;
         }
+        if probe.scan == ScanKind::Reply {
+            self.on_late(now, probe, actions);
+        }
         let touch = Touch::new(now, probe, here);
         let key = self.ledger.key_of(account);
         let (mut before, mut elsewhere) = (None, None);

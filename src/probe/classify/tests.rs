@@ -102,11 +102,12 @@ fn only_a_syn_to_an_ephemeral_port_is_a_probe() {
 
 // P4
 #[test]
-fn late_dns_answers_are_no_probe() {
-    assert_eq!(datagram(53, 40000), Err(NotProbe::LateAnswer));
-    assert_eq!(datagram(53, 5353), Err(NotProbe::LateAnswer));
+fn late_answers_of_services_are_no_probe() {
+    for service in [53, 123, 1900, 3478, 5353, 11211] {
+        assert_eq!(datagram(service, 40000), Err(NotProbe::LateAnswer));
+        assert_eq!(datagram(service, 2000), Err(NotProbe::LateAnswer));
+    }
     assert!(datagram(53, 700).unwrap().ambiguous);
-    assert!(datagram(123, 5353).unwrap().ambiguous);
     assert!(datagram(111, 700).unwrap().ambiguous);
     assert!(datagram(4500, 40000).unwrap().ambiguous);
     assert!(!datagram(40000, 161).unwrap().ambiguous);
