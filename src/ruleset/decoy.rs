@@ -161,7 +161,7 @@ impl Builder<'_> {
         let mut rules = self.decoy_not_ours();
         if self.holds() {
             rules.extend(self.each_slowed("a slowed source sees no decoys", |family| {
-                [vec![opens()], self.is_slowed(family), vec![back()]].concat()
+                [self.is_slowed(family), vec![back()]].concat()
             }));
         }
         rules.extend(self.known_decoys());

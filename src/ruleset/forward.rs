@@ -7,7 +7,8 @@ use crate::nft::model::{Chain, Hook, Selector, Statement, protocol};
 impl Builder<'_> {
     /// New connections that are forwarded: to published ports of containers and virtual machines.
     pub(super) fn forwarded(&self) -> Chain {
-        let mut rules = self.not_watched();
+        let mut rules = self.resets_of_published();
+        rules.extend(self.not_watched());
         rules.extend(self.count_slowed());
         rules.extend(self.completions(Statement::CtStatusDnat));
         rules.push(live_connections());

@@ -488,6 +488,7 @@ impl Builder<'_> {
         ];
         rules.extend(self.strange_to_closed());
         rules.extend(self.unwatched_tcp());
+        rules.extend(self.slow_segments_to_restarting());
         rules.extend([service(), rule(DISCARDED, [opens(), is_invalid(), back()])]);
         rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
         rules.push(self.late_segment());

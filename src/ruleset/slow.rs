@@ -459,11 +459,12 @@ impl Builder<'_> {
         chains
     }
 
-    /// For `forwarded`: new connections of slowed sources.
+    /// For `forwarded`: new connections of slowed sources, and segments out of order.
     pub(super) fn slow_forwarded(&self) -> Vec<Rule> {
         let mut rules = self
             .each("the allow list", |family| vec![is_in(family.address, family.allowed), back()]);
         rules.extend(self.slow_connections("a slowed source's new connection"));
+        rules.extend(self.slow_segments_to_published());
         rules
     }
 }
