@@ -46,6 +46,8 @@ pub struct Loaded {
     pub from: Option<PathBuf>,
     /// The drop-ins, in the order in which they were read.
     pub drop_ins: Vec<PathBuf>,
+    /// Each value that a drop-in replaced, in words.
+    pub replaced: Vec<String>,
     /// Where each value that is not built in comes from, by key: `file:line`.
     pub(super) origins: BTreeMap<&'static str, String>,
 }
@@ -291,7 +293,7 @@ fn from_sources(
         );
     }
     let (ignored, odd) = found.map_or_else(Default::default, |(path, found)| ignored(path, found));
-    let origins = reader.origins();
+    let (origins, replaced) = (reader.origins(), reader.replaced());
     let mut findings = reader.findings.finish();
     findings.extend(odd);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
@@ -299,7 +301,7 @@ fn from_sources(
     }
     let mut files = sources.iter().map(|source| source.path.clone());
     let (from, drop_ins) = (files.next(), files.collect());
-    Ok(Loaded { config, ignored, warnings: findings, from, drop_ins, origins })
+    Ok(Loaded { config, ignored, warnings: findings, from, drop_ins, replaced, origins })
 }
 
 /// The usual cause of an unreadable line.

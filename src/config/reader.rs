@@ -22,6 +22,8 @@ pub(super) struct Reader<'t> {
     pub(super) findings: Findings<'t>,
     /// Places of the values that the files have: the one in force last, before it those it adds to.
     given: BTreeMap<&'static str, Vec<Place>>,
+    /// Values that a later file replaced: key, the place in force, and the one before.
+    replaced: Vec<(&'static str, Place, Place)>,
     /// Keys and sections with a wrong value: no conclusions are drawn from them.
     failed: BTreeSet<String>,
 }
@@ -29,7 +31,7 @@ pub(super) struct Reader<'t> {
 impl<'t> Reader<'t> {
     /// A reader that adds to `findings`.
     pub(super) fn new(findings: Findings<'t>) -> Self {
-        Self { findings, given: BTreeMap::new(), failed: BTreeSet::new() }
+        Self { findings, given: BTreeMap::new(), replaced: Vec::new(), failed: BTreeSet::new() }
     }
 
     /// Reads `root` over a configuration, which is valid only if no error was noted.
@@ -62,6 +64,15 @@ impl<'t> Reader<'t> {
             origins.insert("block.ipv6.then", origin);
         }
         origins
+    }
+
+    /// Each value that a later file replaced, in words.
+    pub(super) fn replaced(&self) -> Vec<String> {
+        let text = |(path, now, before): &(&str, Place, Place)| {
+            let (now, before) = (self.findings.origin(*now), self.findings.origin(*before));
+            format!("{now}: `{path}` replaces that of {before}")
+        };
+        self.replaced.iter().map(text).collect()
     }
 
     /// The place of the first of `paths` that the file has.
@@ -180,6 +191,8 @@ impl<'t> Reader<'t> {
         let earlier = match key.kind {
             Kind::Networks if !given.is_empty() => std::mem::take(&mut config.allow),
             _ => {
+                let before = given.last().map(|before| (path, node.place, *before));
+                self.replaced.extend(before);
                 given.clear();
                 Vec::new()
             }

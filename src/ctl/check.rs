@@ -33,13 +33,20 @@ pub(super) fn run(
         findings.iter().map(ToString::to_string).collect()
     };
     match result {
-        Ok(Loaded { warnings, from, .. }) if as_json => {
+        Ok(Loaded { warnings, from, replaced, .. }) if as_json => {
             let from = from.map(|file| file.to_string_lossy().into_owned());
-            document(out, &json!({"ok": true, "file": from, "findings": texts(&warnings)}))?;
+            let findings = texts(&warnings);
+            document(
+                out,
+                &json!({"ok": true, "file": from, "findings": findings, "replaced": replaced}),
+            )?;
         }
         Ok(loaded) => {
             for warning in texts(&loaded.warnings) {
                 writeln!(out, "{}", printable_lines(&warning))?;
+            }
+            for replaced in &loaded.replaced {
+                writeln!(out, "{}", printable(replaced))?;
             }
             writeln!(out, "{}: good", printable(&loaded.source()))?;
         }

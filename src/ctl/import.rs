@@ -55,7 +55,10 @@ pub(super) fn run(
     if let Some(to) = to {
         write(to, &yaml)?;
     }
-    let told = [texts(&findings), untrusted, texts(&remarks)].concat();
+    // Drop-ins that were there before come into force with it.
+    let loaded = to.and_then(|to| config::load(to).ok());
+    let replaced = loaded.map(|loaded| loaded.replaced).unwrap_or_default();
+    let told = [texts(&findings), untrusted, texts(&remarks), replaced].concat();
     if json {
         let shown = if to.is_none() { Some(&yaml) } else { None };
         let file = to.map(Path::to_string_lossy);

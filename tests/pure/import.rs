@@ -417,6 +417,19 @@ fn a_file_that_is_there_is_never_overwritten() {
 }
 
 #[test]
+fn drop_ins_that_replace_imported_values_are_named() {
+    let host = Host::with("debian.conf");
+    let drop_ins = host.file("conf.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    std::fs::write(drop_ins.join("90-site.yaml"), "tcp: { ports: [7] }\n").unwrap();
+    let to = host.file("portsentry.yaml");
+    let ran = host.import(&["--output", to.to_str().unwrap()]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let told = format!("90-site.yaml:1: `tcp.ports` replaces that of {}:", to.display());
+    assert!(ran.err.contains(&told), "{}", ran.err);
+}
+
+#[test]
 fn the_new_file_is_for_its_owner_only_and_nothing_is_left_beside_it() {
     let host = Host::with("debian.conf");
     host.taken_over(&[]);

@@ -64,6 +64,17 @@ fn drop_ins_replace_values_in_order_of_their_names() {
     assert_eq!(loaded.config.tcp.ports.to_string(), "11");
     assert_eq!(loaded.config.tcp.mode, config::PortMode::Stealth);
     assert_eq!(loaded.warnings, []);
+    let (site, role) = (files.drop_in("10-site.yaml"), files.drop_in("20-role.yaml"));
+    let replaced = [
+        format!(
+            "{}:1: `scan_trigger` replaces that of {}:2",
+            site.display(),
+            files.main().display()
+        ),
+        format!("{}:1: `scan_trigger` replaces that of {}:1", role.display(), site.display()),
+        format!("{}:3: `tcp.ports` replaces that of {}:3", role.display(), files.main().display()),
+    ];
+    assert_eq!(loaded.replaced, replaced);
     let names = ["10-site.yaml", "20-role.yaml", "40-empty.yaml"].map(|name| files.drop_in(name));
     assert_eq!(loaded.drop_ins, names);
 }
