@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use serde::Deserialize;
 
-use super::protocol::{REPLY_MAX, Refusal, Reply, Request, VERSION, line};
-use crate::sys::{peer, poll};
+use super::protocol::{REPLY_MAX, Refusal, Reply, Request, VERSION};
+use crate::sys::{peer, poll, users};
 
 /// Time limit for each line of an answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -146,7 +146,8 @@ impl Client {
     /// # Errors
     /// The connection is lost, or the daemon does not take the request in time.
     pub fn send(&mut self, request: &Request) -> Result<(), ClientError> {
-        let line = line(request).map_err(ClientError::Refused)?;
+        let login = if request.changes() { users::login(std::process::id()) } else { None };
+        let line = request.line(login).map_err(ClientError::Refused)?;
         let mut rest = line.as_bytes();
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         while !rest.is_empty() {

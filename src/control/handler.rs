@@ -87,6 +87,8 @@ pub struct Caller {
     pub uid: u32,
     /// Its process; `None`: of another pid namespace.
     pub pid: Option<u32>,
+    /// The user of its login, as it says.
+    pub login: Option<u32>,
 }
 
 /// Answers requests on a worker thread; each worker has its own handler. The client's permission

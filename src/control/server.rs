@@ -341,7 +341,8 @@ impl Service {
             ));
         }
         if request != (Request::Watch {}) {
-            let caller = Caller { uid, pid: client.peer.pid };
+            let login = if request.changes() { Request::login(line) } else { None };
+            let caller = Caller { uid, pid: client.peer.pid, login };
             let handle = self.workers.ask(client.id, caller, request);
             let full = "too many requests wait already";
             client.wait_for(

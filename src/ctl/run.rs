@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
+use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand, Sort};
 use super::failure::Failure;
 use super::table::Table;
 use super::{
@@ -41,7 +41,9 @@ pub(super) fn run(
         Command::Status { check: true } => return plugin(arguments, out),
         Command::Metrics { textfile } => return figures(arguments, textfile.as_deref(), out),
         Command::Status { check: false } => Request::Status {},
-        Command::List(options) if !options.would_be => Request::List {},
+        Command::List(options) if !options.would_be => {
+            Request::List { counted: options.sort == Some(Sort::Packets) }
+        }
         Command::List(_) | Command::Observe { command: Some(ObserveCommand::Report) } => {
             Request::Observed {}
         }
@@ -99,7 +101,7 @@ pub(super) fn run(
         (Request::Status {}, Reply::Status(status)) => {
             print(out, json, &status, |out| overview::status(out, &status, zone))?
         }
-        (Request::List {}, first @ Reply::Blocks { .. }) => {
+        (Request::List { .. }, first @ Reply::Blocks { .. }) => {
             let part = |reply| {
                 if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
             };

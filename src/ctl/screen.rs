@@ -1,5 +1,6 @@
 //! What a terminal can show: its width, and colours unless NO_COLOR (no-color.org) asks for none.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
@@ -47,30 +48,30 @@ impl Screen {
     }
 
     /// A text in a colour, where there are colours.
-    pub(super) fn paint(self, colour: Colour, text: &str) -> String {
+    pub(super) fn paint<'t>(self, colour: Colour, text: &'t str) -> Cow<'t, str> {
         if !self.colour {
-            return text.to_owned();
+            return Cow::Borrowed(text);
         }
         let code = match colour {
             Colour::Bold => 1,
             Colour::Red => 31,
             Colour::Yellow => 33,
         };
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
     }
 
     /// The beginning of a line that the terminal has room for; an ellipsis stands for the rest.
-    pub(super) fn fit(self, line: &str) -> String {
+    pub(super) fn fit<'t>(self, line: &'t str) -> Cow<'t, str> {
         match self.width {
-            Some(width) => fit(line, width),
-            None => line.to_owned(),
+            Some(width) => Cow::Owned(fit(line, width)),
+            None => Cow::Borrowed(line),
         }
     }
 }
 
 /// Columns that a text takes on a terminal.
 pub(super) fn width(text: &str) -> usize {
-    text.width()
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) { text.len() } else { text.width() }
 }
 
 fn fit(line: &str, room: usize) -> String {

@@ -42,7 +42,10 @@ impl Zone {
 
     pub(super) fn time(&self, at: Timestamp) -> String {
         let local = at.to_zoned_datetime(self.0.clone());
-        format!("{}{}", local.strftime("%Y-%m-%d %H:%M:%S"), offset(&local))
+        let (date, time) = (local.date(), local.time());
+        let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+        // A format that is read for each of a million rows takes several times as long.
+        format!("{date} {hour:02}:{minute:02}:{second:02}{}", offset(&local))
     }
 
     pub(super) fn stamp(&self, at: Option<Stamp>) -> String {

@@ -1,5 +1,6 @@
 //! Tables for people, with columns as wide as needed.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use super::screen::{Colour, Screen, width as columns};
@@ -32,7 +33,13 @@ impl<const N: usize> Table<N> {
 
     /// Adds a row and escapes its cells.
     pub(super) fn row(&mut self, out: &mut dyn Write, cells: [String; N]) -> io::Result<()> {
-        let cells = cells.map(|cell| printable(&cell).into_owned());
+        let cells = cells.map(|cell| {
+            let escaped = match printable(&cell) {
+                Cow::Owned(escaped) => Some(escaped),
+                Cow::Borrowed(_) => None,
+            };
+            escaped.unwrap_or(cell)
+        });
         match self.widths {
             Some(widths) => self.write(out, &widths, &cells),
             None => {
@@ -61,8 +68,9 @@ impl<const N: usize> Table<N> {
             }
         }
         self.widths = Some(widths);
-        let header = Screen::current().paint(Colour::Bold, &self.line(&widths, &header));
-        writeln!(out, "{header}")?;
+        let screen = Screen::current();
+        let header = self.line(&widths, &header);
+        writeln!(out, "{}", screen.paint(Colour::Bold, &screen.fit(&header)))?;
         waiting.iter().try_for_each(|cells| self.write(out, &widths, cells))
     }
 
@@ -72,28 +80,36 @@ impl<const N: usize> Table<N> {
         widths: &[usize; N],
         cells: &[String; N],
     ) -> io::Result<()> {
-        let line = self.line(widths, cells);
         let colour = cells.iter().find_map(|cell| match cell.as_str() {
             "blocked" => Some(Colour::Red),
             "slowed" => Some(Colour::Yellow),
             _ => None,
         });
-        match colour {
-            Some(colour) => writeln!(out, "{}", Screen::current().paint(colour, &line)),
-            None => writeln!(out, "{line}"),
-        }
+        let (screen, line) = (Screen::current(), self.line(widths, cells));
+        let line = screen.fit(&line);
+        let line = colour.map_or(Cow::Borrowed(&*line), |colour| screen.paint(colour, &line));
+        out.write_all(line.as_bytes())?;
+        out.write_all(b"\n")
     }
 
-    /// The line of a row, as far as the terminal has room.
+    /// The line of a row.
     fn line(&self, widths: &[usize; N], cells: &[String; N]) -> String {
-        let mut line = String::new();
+        const GAP: usize = 2;
+        let mut line = String::with_capacity(widths.iter().map(|width| width + GAP).sum());
+        let mut blanks = 0;
         for ((cell, width), (_, align)) in cells.iter().zip(widths).zip(&self.columns) {
-            let room = " ".repeat(width.saturating_sub(columns(cell)));
-            match align {
-                Align::Left => line.extend([cell, room.as_str(), "  "]),
-                Align::Right => line.extend([room.as_str(), cell, "  "]),
+            let room = width.saturating_sub(columns(cell));
+            let (before, after) = if *align == Align::Left { (0, room) } else { (room, 0) };
+            // Those at the end of the line are left out.
+            if !cell.is_empty() {
+                line.extend(std::iter::repeat_n(' ', blanks + before));
+                line.push_str(cell);
+                blanks = 0;
+            } else {
+                blanks += before;
             }
+            blanks += after + GAP;
         }
-        Screen::current().fit(line.trim_end())
+        line
     }
 }

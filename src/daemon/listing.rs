@@ -1,26 +1,30 @@
 //! The list of a great many blocks: which there are is asked of the engine, what is true of each of
 //! the kernel, while the client reads.
 //!
-//! To dump a set costs the kernel the square of its size, to ask for one element always the same.
-//! So a list of a million takes seconds, in the memory of the addresses alone; and what the kernel
-//! does not have is not listed, whatever the engine says.
+//! To dump a set costs the kernel the square of its size, to ask for one element always the same, two
+//! microseconds. So what the kernel does not have is not listed, whatever the engine says; but of
+//! [`UNCOUNTED_FROM`] hosts on the engine's word is taken, which the kernel has acknowledged, and
+//! packets are not counted: unless the client asks for them, or there is doubt what the kernel has.
 
 use std::collections::HashMap;
 
-use super::rows::{campaign_rows, details, kernel, network_row, row, slowed_rows};
-use crate::control::{BlockRow, Refusal, Target};
+use super::rows::{campaign_rows, kernel, known, network_row, row, slowed_rows, uncounted_row};
+use crate::control::{BlockRow, Refusal};
 use crate::enforce::view::Intervals;
 use crate::enforce::{HOSTS, Placement};
 use crate::engine::Source;
 use crate::errors::error_chain;
-use crate::nft::{Connection, ElementInfo, Key};
-use crate::packet::command::Command;
+use crate::nft::{Connection, Key};
+use crate::packet::command::{BlockDetails, Command};
 use crate::ruleset::SCHEMA;
 use crate::store::Block;
-use crate::sys::mailbox::{Link, Unresponsive};
+use crate::sys::mailbox::Link;
 
 /// Places of blocks that the packet thread looks through at a time: a millisecond of it.
 const PLACES_PER_PAGE: usize = 4096;
+
+/// Hosts from which on a list counts no packets: to ask for so many takes a fifth of a second.
+const UNCOUNTED_FROM: usize = 100_000;
 
 /// Elements that the kernel is asked for at a time: a millisecond.
 const ELEMENTS_PER_PAGE: usize = 500;
@@ -43,52 +47,46 @@ pub(super) fn network_rows(
     Ok(rows)
 }
 
-/// Looks through all blocks that the engine has.
-fn each_block(packets: &Link<Command>, mut take: impl FnMut(Block)) -> Result<(), Unresponsive> {
-    let mut from = Some(0);
-    while let Some(at) = from {
-        let (page, next) = packets.ask(|answer| Command::Page(at, PLACES_PER_PAGE, answer))?;
-        page.into_iter().for_each(&mut take);
-        from = next;
-    }
-    Ok(())
-}
-
 /// A list as it is made.
 pub(super) struct Listing {
     packets: Link<Command>,
     connection: Connection,
     placement: Placement,
-    networks: HashMap<Target, BlockRow>,
+    /// The kernel is asked for each.
+    is_counted: bool,
+    networks: HashMap<Source, BlockRow>,
     /// Hosts with whether only their new connections are dropped, and networks.
-    left: std::vec::IntoIter<(Target, Option<(Source, bool)>)>,
+    left: std::vec::IntoIter<(Source, Option<bool>)>,
 }
 
 impl Listing {
-    /// Asks the engine.
+    /// Asks the engine. With `counted` the kernel is asked for each host, however many there are.
     pub(super) fn begin(
         packets: &Link<Command>,
         placement: Placement,
+        counted: bool,
     ) -> Result<impl Iterator<Item = BlockRow> + Send + use<>, Refusal> {
         let mut connection = Connection::open(SCHEMA).map_err(kernel)?;
         let networks: HashMap<_, _> = network_rows(packets, &mut connection)?
             .into_iter()
-            .map(|row| (row.address, row))
+            .map(|row| (row.address.source(u8::MAX), row))
             .collect();
-        let mut known = Vec::new();
-        each_block(packets, |Block { source, reason, .. }| {
-            if !placement.is_network(source) {
-                let host = (source, reason.is_unproven_scan());
-                known.push((Target::from(source), Some(host)));
-            }
-        })?;
-        known.extend(networks.keys().map(|target| (*target, None)));
+        let (mut known, mut is_settled, mut from) = (Vec::new(), true, Some(0));
+        while let Some(at) = from {
+            let page = packets.ask(|answer| Command::Sources(at, PLACES_PER_PAGE, answer))?;
+            let hosts =
+                page.sources.into_iter().filter(|(source, _)| !placement.is_network(*source));
+            known.extend(hosts.map(|(source, unproven)| (source, Some(unproven))));
+            is_settled &= page.is_settled;
+            from = page.next;
+        }
+        let is_counted = counted || !is_settled || known.len() < UNCOUNTED_FROM;
+        known.extend(networks.keys().map(|source| (*source, None)));
         // A block that moved between two pages is in both.
-        known.sort_by_key(|(target, _)| *target);
-        known.dedup_by_key(|(target, _)| *target);
-        let packets = packets.clone();
-        let mut listing =
-            Self { packets, connection, placement, networks, left: known.into_iter() };
+        known.sort_unstable_by_key(|(source, _)| *source);
+        known.dedup_by_key(|(source, _)| *source);
+        let (packets, left) = (packets.clone(), known.into_iter());
+        let mut listing = Self { packets, connection, placement, is_counted, networks, left };
         let mut others = slowed_rows(&listing.packets, &mut listing.connection, placement)?;
         others.extend(campaign_rows(&listing.packets)?);
         Ok(std::iter::from_fn(move || listing.next_page()).flatten().chain(others))
@@ -99,29 +97,60 @@ impl Listing {
         if page.is_empty() {
             return None;
         }
-        let mut found: Vec<(Source, ElementInfo)> = Vec::with_capacity(page.len());
-        for set in HOSTS {
-            let hosts = page.iter().filter_map(|(_, host)| *host);
-            let place = |(source, unproven)| self.placement.place(source, unproven);
-            let (here, keys): (Vec<Source>, Vec<Key>) =
-                hosts.filter_map(|host| Some((host.0, place(host).key_in(set)?))).unzip();
-            match self.connection.get_elements(set, &keys) {
-                Ok(infos) => found.extend(
-                    here.into_iter().zip(infos).filter_map(|(source, info)| Some((source, info?))),
-                ),
-                // Nothing is blocked by a set that is gone.
-                Err(error) => log::warn!("the list has gaps: {}", error_chain(&error)),
-            }
-        }
+        let hosts: Vec<(Source, bool)> =
+            page.iter().filter_map(|(source, unproven)| Some((*source, (*unproven)?))).collect();
+        let sources: Vec<Source> = hosts.iter().map(|(source, _)| *source).collect();
         // Without the engine's answer they have no details for once, and are in the list all the
         // same.
-        let hosts: Vec<Source> = found.iter().map(|(source, _)| *source).collect();
-        let details = details(&self.packets, &hosts).unwrap_or_default();
-        let found: HashMap<Source, ElementInfo> = found.into_iter().collect();
-        let rows = page.into_iter().filter_map(|(target, host)| match host {
-            Some((source, _)) => Some(row(source, found.get(&source)?, details.get(&source))),
-            None => self.networks.get(&target).cloned(),
+        let known = known(&self.packets, &sources).ok();
+        let mut rows = match &known {
+            Some(known) if !self.is_counted => {
+                let both = sources.iter().zip(known);
+                both.map(|(source, known)| {
+                    known.as_ref().map(|known| uncounted_row(*source, known))
+                })
+                .collect()
+            }
+            _ => self.counted_rows(&hosts, known.as_deref()),
+        }
+        .into_iter();
+        let all = page.into_iter().filter_map(|(source, host)| match host {
+            Some(_) => rows.next()?,
+            None => self.networks.get(&source).cloned(),
         });
-        Some(rows.collect())
+        Some(all.collect())
+    }
+
+    /// The rows of hosts by the kernel's word, in their order; `None` where it has none.
+    fn counted_rows(
+        &mut self,
+        hosts: &[(Source, bool)],
+        known: Option<&[Option<BlockDetails>]>,
+    ) -> Vec<Option<BlockRow>> {
+        let mut rows: Vec<Option<BlockRow>> = hosts.iter().map(|_| None).collect();
+        for set in HOSTS {
+            let place = |(source, unproven): (Source, bool)| self.placement.place(source, unproven);
+            let (here, keys): (Vec<usize>, Vec<Key>) = (0..)
+                .zip(hosts)
+                .filter_map(|(at, host)| Some((at, place(*host).key_in(set)?)))
+                .unzip();
+            let infos = match self.connection.get_elements(set, &keys) {
+                Ok(infos) => infos,
+                // Nothing is blocked by a set that is gone.
+                Err(error) => {
+                    log::warn!("the list has gaps: {}", error_chain(&error));
+                    continue;
+                }
+            };
+            for (at, info) in here.into_iter().zip(infos) {
+                if let (Some(place), Some((source, _)), Some(info)) =
+                    (rows.get_mut(at), hosts.get(at), info)
+                {
+                    let known = known.and_then(|known| known.get(at)?.as_ref());
+                    *place = Some(row(*source, &info, known));
+                }
+            }
+        }
+        rows
     }
 }

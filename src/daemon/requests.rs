@@ -82,11 +82,11 @@ impl RequestHandler {
     /// Logs who changed what, or tried to.
     fn audit(
         &self,
-        Caller { uid, pid }: Caller,
+        Caller { uid, pid, login }: Caller,
         command: String,
         result: &Result<String, Refusal>,
     ) {
-        let login = pid.and_then(users::login).filter(|login| *login != uid);
+        let login = pid.and_then(users::login).or(login).filter(|login| *login != uid);
         let notice = Notice::Control {
             uid,
             user: users::name(uid),
@@ -105,7 +105,7 @@ impl RequestHandler {
     fn read(&mut self, request: Request) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
-            Request::List {} => self.list()?,
+            Request::List { counted } => self.list(counted)?,
             Request::Observed {} => Reply::Observed(Box::new(self.observed()?)).into(),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Test { address, ports } => {
@@ -196,14 +196,14 @@ impl RequestHandler {
         network_rows(&packets, self.connection()?)
     }
 
-    fn list(&mut self) -> Result<Answer, Refusal> {
+    fn list(&mut self, counted: bool) -> Result<Answer, Refusal> {
         let placement = self.placement();
         if self.config().mode == Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
             return Ok(Answer::sorted(Vec::new()));
         }
         if self.packets.ask(Command::Status)?.engine.blocked > LIGHT_DUMP {
-            return Ok(Answer::blocks(Listing::begin(&self.packets, placement)?));
+            return Ok(Answer::blocks(Listing::begin(&self.packets, placement, counted)?));
         }
         let mut rows = self.blocks()?;
         let packets = self.packets.clone();

@@ -37,26 +37,56 @@ pub(super) fn kernel(error: crate::nft::Error) -> Refusal {
     Refusal::new(Kind::Failed, message, MEND)
 }
 
-/// What the engine knows of the blocks of these hosts.
+/// What the engine knows of the blocks of these hosts, in their order.
+pub(super) fn known(
+    packets: &Link<Command>,
+    hosts: &[Source],
+) -> Result<Vec<Option<BlockDetails>>, Refusal> {
+    let mut known = Vec::with_capacity(hosts.len());
+    for page in hosts.chunks(DETAILS_PER_PAGE) {
+        known.extend(packets.ask(|answer| Command::Details(page.to_vec(), answer))?);
+    }
+    Ok(known)
+}
+
+/// The same by host.
 pub(super) fn details(
     packets: &Link<Command>,
     hosts: &[Source],
 ) -> Result<HashMap<Source, BlockDetails>, Refusal> {
-    let mut details = HashMap::with_capacity(hosts.len());
-    for page in hosts.chunks(DETAILS_PER_PAGE) {
-        let known = packets.ask(|answer| Command::Details(page.to_vec(), answer))?;
-        let both = page.iter().copied().zip(known);
-        details.extend(both.filter_map(|(source, known)| Some((source, known?))));
+    let known = known(packets, hosts)?;
+    let both = hosts.iter().copied().zip(known);
+    Ok(both.filter_map(|(source, known)| Some((source, known?))).collect())
+}
+
+/// One line of a list for which the kernel is not asked.
+pub(super) fn uncounted_row(source: Source, known: &BlockDetails) -> BlockRow {
+    let BlockDetails { reason, since, renewals, expires } = known;
+    let left = expires.map(|end| end.since(clock::now()));
+    BlockRow {
+        address: source.into(),
+        state: State::Blocked,
+        cause: cause(reason),
+        scan: reason.scan().map(|scan| scan.to_string()),
+        proven: reason.proven(),
+        reason: reason.to_string(),
+        since: Some(time_of_day(*since)),
+        until: left.map(ahead),
+        expires_in: left.map(|left| left.as_secs()),
+        packets: None,
+        passed: None,
+        renewals: *renewals,
+        exempt: Vec::new(),
+        campaign: None,
     }
-    Ok(details)
 }
 
 /// One line of the list.
 pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetails>) -> BlockRow {
-    let commented = info.comment.as_deref().and_then(|comment| comment.parse().ok());
-    let reason = commented
-        .or_else(|| known.map(|known| known.reason.clone()))
-        .unwrap_or(Reason::Foreign(String::new()));
+    let commented: Option<Reason> =
+        info.comment.as_deref().and_then(|comment| comment.parse().ok());
+    let foreign = Reason::Foreign(Box::default());
+    let reason = commented.as_ref().or(known.map(|known| &known.reason)).unwrap_or(&foreign);
     let begun = known.map(|known| time_of_day(known.since)).or_else(|| {
         let age = info.timeout?.checked_sub(info.expires?)?;
         Some(Stamp(ago(age)))
@@ -64,10 +94,14 @@ pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetail
     BlockRow {
         address: source.into(),
         state: State::Blocked,
-        cause: cause(&reason),
+        cause: cause(reason),
         scan: reason.scan().map(|scan| scan.to_string()),
         proven: reason.proven(),
-        reason: reason.to_string(),
+        // What a comment is read as is written as the comment.
+        reason: match (&commented, &info.comment) {
+            (Some(_), Some(comment)) => comment.to_string(),
+            _ => reason.to_string(),
+        },
         since: begun,
         until: info.expires.map(ahead),
         expires_in: info.expires.map(|left| left.as_secs()),
@@ -221,4 +255,44 @@ fn ahead(left: Duration) -> Stamp {
 fn ago(age: Duration) -> Timestamp {
     let now = Timestamp::now();
     SignedDuration::try_from(age).ok().and_then(|age| now.checked_sub(age).ok()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::Key;
+
+    #[test]
+    fn a_row_for_which_the_kernel_is_not_asked_differs_in_its_packets_alone() {
+        let (hour, now) = (Duration::from_secs(3600), clock::now());
+        for text in
+            ["syn scan, proven: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "by hand: ticket 7", "x"]
+        {
+            let address = std::net::Ipv4Addr::new(192, 0, 2, 7);
+            let known = BlockDetails {
+                reason: text.parse().unwrap(),
+                since: now,
+                renewals: 2,
+                expires: Some(now.after(hour)),
+            };
+            let info = ElementInfo {
+                key: Key::V4(address),
+                end: None,
+                timeout: Some(hour),
+                expires: Some(hour),
+                packets: 9,
+                bytes: 0,
+                comment: Some(text.into()),
+            };
+            let source = Source::of(address.into(), 128);
+            let asked = row(source, &info, Some(&known));
+            assert_eq!((asked.packets, asked.reason.as_str()), (Some(9), text));
+            let mut uncounted = uncounted_row(source, &known);
+            assert_eq!(uncounted.packets, None);
+            // A moment lies between the two.
+            (uncounted.packets, uncounted.until) = (Some(9), asked.until);
+            (uncounted.since, uncounted.expires_in) = (asked.since, asked.expires_in);
+            assert_eq!(uncounted, asked);
+        }
+    }
 }

@@ -98,6 +98,11 @@ impl Backlog {
         !self.lost.is_empty()
     }
 
+    /// Hosts are still to be restored, or were refused.
+    pub(super) fn waits(&self) -> bool {
+        self.has_lost() || !self.refused.is_empty()
+    }
+
     /// Whether the element of a host is still to be restored: that it is missing says nothing then.
     pub(super) fn awaits(&self, source: Source) -> bool {
         self.lost.contains(&source) || self.refused.contains(&source)

@@ -180,7 +180,7 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
             .as_deref()
             .unwrap_or_default()
             .parse()
-            .unwrap_or(Reason::Foreign(String::new())),
+            .unwrap_or(Reason::Foreign(Box::default())),
         since: None,
         port: None,
         exempt: Vec::new(),

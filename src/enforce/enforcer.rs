@@ -300,7 +300,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// What is wanted of a network is what the engine has; `false`: it has no block of a network.
     fn mirror(&mut self, source: Source) -> bool {
         let Executor { placement, networks, .. } = &mut self.executor;
-        let block = self.engine.blocked(source).filter(|_| placement.is_network(source));
+        if !placement.is_network(source) {
+            return false;
+        }
+        let block = self.engine.blocked(source);
         block.map(|block| networks.set(source, block.expires, block.exempt)).is_some()
     }
 

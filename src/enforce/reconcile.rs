@@ -234,6 +234,28 @@ pub(crate) fn reconcile_hosts(
     missing: impl Fn(SetId) -> Missing,
 ) -> Vec<Step> {
     let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
+    let absent = |block: BlockView<'_>| {
+        let remaining = block.expires.map(|end| end.since(now));
+        let missing = missing(placement.place_of(block.source, block.reason).set());
+        match missing {
+            Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => {
+                Step::Drop(block.source, Dropped::Over)
+            }
+            Missing::TakenOut => Step::Unblock(block.source),
+            Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => {
+                Step::Drop(block.source, Dropped::Over)
+            }
+            Missing::Lost if must_not(block.source, block.reason) => {
+                Step::Drop(block.source, Dropped::NeverBlock)
+            }
+            Missing::Lost => Step::Restore(learned(now, &block)),
+        }
+    };
+    // After a boot: a million blocks need no index.
+    if present.is_empty() {
+        steps.extend(wanted.into_iter().map(absent));
+        return steps;
+    }
     let mut wanted: HashMap<Source, BlockView<'_>> =
         wanted.into_iter().map(|block| (block.source, block)).collect();
     // Sources of elements that no packet is ever looked up by, or whose reason belongs into another
@@ -296,23 +318,7 @@ pub(crate) fn reconcile_hosts(
             Step::Restore(wanted.remove(&source).map_or(found, |block| learned(now, &block)))
         }));
     }
-    for (source, block) in wanted {
-        let remaining = block.expires.map(|end| end.since(now));
-        let missing = missing(placement.place_of(source, block.reason).set());
-        steps.push(match missing {
-            Missing::TakenOut if remaining.is_some_and(|left| left <= EXPIRED_WITHIN) => {
-                Step::Drop(source, Dropped::Over)
-            }
-            Missing::TakenOut => Step::Unblock(source),
-            Missing::Lost if remaining.is_some_and(|left| left < WORTH_RESTORING) => {
-                Step::Drop(source, Dropped::Over)
-            }
-            Missing::Lost if must_not(source, block.reason) => {
-                Step::Drop(source, Dropped::NeverBlock)
-            }
-            Missing::Lost => Step::Restore(learned(now, &block)),
-        });
-    }
+    steps.extend(wanted.into_values().map(absent));
     steps
 }
 
@@ -387,6 +393,13 @@ pub(crate) fn reconcile_networks(
 /// The block of an account is one element, which can leave nothing out: a network that does, and
 /// has the length of an account by now, goes on as the networks that are left of it.
 pub(super) fn in_parts(steps: Vec<Step>, placement: Placement) -> Vec<Step> {
+    let has_exemptions = |step: &Step| match step {
+        Step::Keep(block) | Step::Restore(block) => !block.exempt.is_empty(),
+        _ => false,
+    };
+    if !steps.iter().any(has_exemptions) {
+        return steps;
+    }
     let mut all = Vec::with_capacity(steps.len());
     for step in steps {
         let (Step::Keep(block) | Step::Restore(block)) = &step else {
@@ -450,6 +463,9 @@ fn fit(mut steps: Vec<Step>, placement: Placement, total: usize) -> Vec<Step> {
             }
             _ => None,
         }
+    }
+    if steps.len() <= total {
+        return steps;
     }
     let mut all: Vec<(Source, Option<Duration>)> =
         steps.iter().filter_map(block).map(|block| (block.source, block.remaining)).collect();

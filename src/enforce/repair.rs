@@ -12,7 +12,7 @@ mod reading;
 use std::time::Instant;
 
 use super::backlog::SLOWED_PER_WAKE;
-use super::drift::Findings;
+use super::drift::{Drift, Findings};
 use super::element::{BLOCKED, HOSTS, is_unproven_set};
 use super::enforcer::{Enforcer, Observer, Summary};
 use super::executor::Executor;
@@ -95,6 +95,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
         self.look_at_networks(now);
         self.delete_again();
+    }
+
+    /// Whether the kernel has every host that the engine has, as far as is known: nothing waits to be
+    /// restored, read again or dealt with.
+    pub(crate) fn is_settled(&self) -> bool {
+        let Drift { pending, lost, read, reading, keys, .. } = &self.drift;
+        let is_reading = !read.is_nothing() || !reading.is_nothing() || !keys.is_empty();
+        let is_pending = pending.structure || !pending.has_no_elements();
+        !self.backlog.waits() && !lost && !is_reading && !is_pending
     }
 
     /// Deletes what the kernel did not give up before: a later start would take it for a wish.

@@ -49,8 +49,9 @@ pub struct InForce {
     pub services: Services,
 }
 
-/// The elements that an installation was given for each set.
-type Given = BTreeMap<SetId, Vec<ElementInfo>>;
+/// The elements that an installation was given for each set; of hosts, of which there may be a
+/// million, only how many.
+type Given = BTreeMap<SetId, (Vec<ElementInfo>, usize)>;
 
 /// What an installation writes.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +135,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let origin = Origin::Start { same_boot: is_same_boot };
         let total = policy.total as usize;
         let steps = enforcer.steps(now, origin, former, wanted, &present, total);
+        drop(blocks);
         for family in Family::ALL {
             enforcer.executor.set_present(now, family, present.of(family));
         }
@@ -363,7 +365,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,
             };
-            given.borrow_mut().insert(set, elements.clone());
+            let kept = if HOSTS.contains(&set) { Vec::new() } else { elements.clone() };
+            given.borrow_mut().insert(set, (kept, elements.len()));
             Some(elements)
         };
         let refill: Vec<SetSpec> = write.refill.iter().map(|set| set.spec()).collect();
@@ -402,10 +405,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// What the kernel has now, and what is still to follow.
     fn installed(&mut self, now: MonoTime, write: Write<'_>, installed: &Installed, given: &Given) {
         let is_written = |set: SetId| installed.created(set) || write.refill.contains(&set);
-        let written = |set: SetId| {
-            let given = given.get(&set).filter(|_| !installed.lacks(set));
-            given.map(Vec::as_slice).unwrap_or_default()
-        };
+        let given_to = |set: SetId| given.get(&set).filter(|_| !installed.lacks(set));
+        let written =
+            |set: SetId| given_to(set).map(|(elements, _)| elements.as_slice()).unwrap_or_default();
         if BLOCKED.into_iter().all(is_written) {
             self.backlog.clear();
         }
@@ -428,7 +430,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             if is_carried && !installed.lacks(set) {
                 continue;
             }
-            self.backlog.restore(here.skip(written(set).len()));
+            self.backlog.restore(here.skip(given_to(set).map_or(0, |(_, count)| *count)));
         }
         for set in EXEMPTIONS {
             if installed.created(set) {

@@ -17,7 +17,6 @@
 
 mod outcomes;
 
-use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
@@ -25,7 +24,10 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
-use super::entry::{Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, State, view};
+use super::entry::{
+    Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, Renewal, State, view,
+};
+use super::timers::Timers;
 use super::{Action, Ending, MonoTime, Reason, Report, Source};
 
 /// Retry interval when the kernel refuses to lift the block of a never-block address.
@@ -77,7 +79,7 @@ pub(super) struct Blocks {
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: FixedState,
-    timers: BTreeSet<(MonoTime, u32)>,
+    timers: Timers,
     in_force: usize,
     done: Totals,
 }
@@ -89,7 +91,7 @@ impl Blocks {
             free: Vec::new(),
             index: HashTable::with_capacity(INDEX_CAPACITY),
             hasher: FixedState::with_seed(seed),
-            timers: BTreeSet::new(),
+            timers: Timers::default(),
             in_force: 0,
             done: Totals::default(),
         }
@@ -110,7 +112,7 @@ impl Blocks {
     }
 
     pub(super) fn next_timer(&self) -> Option<MonoTime> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| at)
     }
 
     pub(super) fn views(&self) -> impl Iterator<Item = BlockView<'_>> {
@@ -205,7 +207,7 @@ impl Blocks {
         };
         let timeout = Some(timeout);
         actions.push(Action::Block { source, timeout, reason: entry.reason.clone(), renew: true });
-        entry.state = State::Renewing { timeout, reason: None };
+        entry.state = State::Renewing(Box::new(Renewal { timeout, reason: None }));
         self.rearm(at);
     }
 
@@ -220,23 +222,12 @@ impl Blocks {
     ) {
         let at = match self.find(source) {
             Some(at) => at,
-            None => self.insert(Entry {
-                source,
-                state: State::Refused { until: now },
-                pending: None,
-                reason: order.reason.clone(),
-                port: order.port,
-                since: now,
-                timeout: None,
-                expires: None,
-                lift_at: None,
-                check_from: now,
-                timer: None,
-                packets: 0,
-                renewals: 0,
-                refusals: 0,
-                exempt: Exempt::default(),
-            }),
+            None => {
+                let state = State::Refused { until: now };
+                let mut entry = Entry::new(source, state, order.reason.clone(), now);
+                entry.port = order.port;
+                self.insert(entry)
+            }
         };
         let Some(entry) = self.entry_mut(at) else { return };
         match entry.state {
@@ -247,12 +238,9 @@ impl Blocks {
                     reason: order.reason.clone(),
                     renew: false,
                 });
-                (entry.reason, entry.port, entry.timeout, entry.state) = (
-                    order.reason,
-                    order.port,
-                    order.timeout,
-                    State::Blocking { scanner: order.scanner },
-                );
+                entry.set_timeout(order.timeout);
+                (entry.reason, entry.port) = (order.reason, order.port);
+                entry.state = State::Blocking { scanner: order.scanner.map(Box::new) };
             }
             State::InForce => {
                 actions.push(Action::Block {
@@ -261,12 +249,12 @@ impl Blocks {
                     reason: order.reason.clone(),
                     renew: true,
                 });
-                entry.state = State::Renewing {
+                entry.state = State::Renewing(Box::new(Renewal {
                     timeout: order.timeout,
-                    reason: Some(Box::new((order.reason, order.port))),
-                };
+                    reason: Some((order.reason, order.port)),
+                }));
             }
-            _ => entry.pending = Some(Box::new(Pending::Block(order))),
+            _ => entry.seldom_mut().pending = Some(Pending::Block(order)),
         }
         self.rearm(at);
     }
@@ -293,18 +281,15 @@ impl Blocks {
                 if ending == Ending::NeverBlock {
                     *already = ending;
                 }
-                entry.pending = None;
+                entry.take_pending();
                 true
             }
-            State::Blocking { .. }
-            | State::Renewing { .. }
-            | State::Counting
-            | State::Exempting(_) => {
+            State::Blocking { .. } | State::Renewing(_) | State::Counting | State::Exempting(_) => {
                 // As above; and only this ending is retried when the kernel refuses.
                 let must =
-                    matches!(entry.pending.as_deref(), Some(Pending::Lift(Ending::NeverBlock)));
-                entry.pending =
-                    Some(Box::new(Pending::Lift(if must { Ending::NeverBlock } else { ending })));
+                    matches!(entry.seldom().pending, Some(Pending::Lift(Ending::NeverBlock)));
+                entry.seldom_mut().pending =
+                    Some(Pending::Lift(if must { Ending::NeverBlock } else { ending }));
                 true
             }
         };
@@ -325,7 +310,7 @@ impl Blocks {
         match entry.state {
             State::Refused { .. } | State::Lifting { .. } => return false,
             State::InForce => {
-                let Some(all) = entry.exempt.with(network) else { return false };
+                let Some(all) = entry.seldom().exempt.with(network) else { return false };
                 if is_whole(source, &all) {
                     return self.lift(source, Ending::Manual, actions);
                 }
@@ -333,8 +318,8 @@ impl Blocks {
                 entry.state = State::Exempting(Exempt::new(all));
             }
             // A pending order to lift the whole block takes precedence.
-            _ if matches!(entry.pending.as_deref(), Some(Pending::Lift(_))) => {}
-            _ => entry.pending = Some(Box::new(Pending::Exempt(network))),
+            _ if matches!(entry.seldom().pending, Some(Pending::Lift(_))) => {}
+            _ => entry.seldom_mut().pending = Some(Pending::Exempt(network)),
         }
         self.rearm(at);
         false
@@ -364,7 +349,7 @@ impl Blocks {
 
     /// Adopts an element of the kernel's set, unless its source has a block. An order that was
     /// refused before is forgotten.
-    pub(super) fn adopt(&mut self, now: MonoTime, found: &Adopted) {
+    pub(super) fn adopt(&mut self, now: MonoTime, found: Adopted) {
         if let Some(at) = self.find(found.source) {
             if !self.entry(at).is_some_and(|entry| matches!(entry.state, State::Refused { .. })) {
                 return;
@@ -375,28 +360,10 @@ impl Blocks {
             .timeout
             .zip(found.remaining)
             .map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
-        let mut entry = Entry {
-            source: found.source,
-            state: State::InForce,
-            pending: None,
-            reason: found.reason.clone(),
-            port: found.port,
-            since: found.since.unwrap_or_else(|| {
-                MonoTime::from_millis(
-                    now.millis()
-                        .saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
-                )
-            }),
-            timeout: None,
-            expires: None,
-            lift_at: None,
-            check_from: now,
-            timer: None,
-            packets: found.packets,
-            renewals: 0,
-            refusals: 0,
-            exempt: Exempt::new(found.exempt.clone()),
-        };
+        let since = found.since.unwrap_or_else(|| now.before(elapsed));
+        let mut entry = Entry::new(found.source, State::InForce, found.reason, since);
+        (entry.port, entry.packets) = (found.port, found.packets);
+        entry.set_exempt(Exempt::new(found.exempt));
         entry.run(now, found.remaining);
         self.in_force += 1;
         let at = self.insert(entry);
@@ -426,12 +393,12 @@ impl Blocks {
         let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::InForce) else {
             return false;
         };
-        let Some(all) = entry.exempt.with(part) else { return false };
+        let Some(all) = entry.seldom().exempt.with(part) else { return false };
         if is_whole(source, &all) {
             self.end(at, Ending::Removed, actions);
             return true;
         }
-        entry.exempt = Exempt::new(all);
+        entry.set_exempt(Exempt::new(all));
         actions.push(Action::Report(Report::Exempted { source, exempt: part }));
         true
     }
@@ -461,9 +428,10 @@ impl Blocks {
 
     /// Reserves memory for `more` blocks, which saves repeated growth in a bulk.
     pub(super) fn reserve(&mut self, more: usize) {
-        let Self { index, entries, hasher, .. } = self;
+        let Self { index, entries, hasher, timers, .. } = self;
         index.reserve(more, |at| hash_of(entries, hasher, *at));
-        self.entries.reserve(more);
+        entries.reserve(more);
+        timers.reserve(more);
     }
 
     fn find(&self, source: Source) -> Option<u32> {
@@ -500,9 +468,7 @@ impl Blocks {
 
     fn remove(&mut self, at: u32) {
         let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::take) else { return };
-        if let Some(timer) = entry.timer {
-            self.timers.remove(&(timer, at));
-        }
+        self.timers.set(at, None);
         if let Ok(found) =
             self.index.find_entry(self.hasher.hash_one(entry.source), |other| *other == at)
         {
@@ -512,18 +478,9 @@ impl Blocks {
     }
 
     fn rearm(&mut self, at: u32) {
-        let Some(entry) = self.entries.get_mut(at as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        let due = entry.due();
-        if entry.timer != due {
-            if let Some(old) = entry.timer {
-                self.timers.remove(&(old, at));
-            }
-            if let Some(new) = due {
-                self.timers.insert((new, at));
-            }
-            entry.timer = due;
+        if let Some(entry) = self.entry(at) {
+            let due = entry.due();
+            self.timers.set(at, due);
         }
     }
 }

@@ -40,9 +40,9 @@ pub(super) enum State {
     /// The element is in the kernel's set, and no order is in flight.
     InForce,
     /// The order to add the element is in flight. The scanner is kept for the report alone.
-    Blocking { scanner: Option<IpAddr> },
-    /// In force; the order for a new timeout is in flight, with the new reason if it changes.
-    Renewing { timeout: Option<Duration>, reason: Option<Box<(Reason, Option<Port>)>> },
+    Blocking { scanner: Option<Box<IpAddr>> },
+    /// In force; the order for a new timeout is in flight.
+    Renewing(Box<Renewal>),
     /// In force; the query of its counter is in flight.
     Counting,
     /// In force; the order to exempt these networks is in flight.
@@ -53,25 +53,48 @@ pub(super) enum State {
     Refused { until: MonoTime },
 }
 
+/// What an order in flight gives a block.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Renewal {
+    pub(super) timeout: Option<Duration>,
+    /// The new reason if it changes.
+    pub(super) reason: Option<(Reason, Option<Port>)>,
+}
+
+/// A block: 112 bytes, the text of its reason aside.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) source: Source,
-    pub(super) state: State,
-    pub(super) pending: Option<Box<Pending>>,
-    pub(super) reason: Reason,
     pub(super) port: Option<Port>,
+    pub(super) state: State,
+    pub(super) reason: Reason,
     pub(super) since: MonoTime,
-    pub(super) timeout: Option<Duration>,
+    /// The timeout it was given last, as what it would end at if it had begun at the clock's zero.
+    timeout: Option<MonoTime>,
     pub(super) expires: Option<MonoTime>,
-    pub(super) lift_at: Option<MonoTime>,
     /// From this time on a probe of the source makes us check that the element exists.
     pub(super) check_from: MonoTime,
-    pub(super) timer: Option<MonoTime>,
     pub(super) packets: u64,
+    /// `None`: all of it is as at the beginning.
+    seldom: Option<Box<Seldom>>,
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Option<Entry>>() == 112);
+
+/// What few blocks have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seldom {
+    pub(super) pending: Option<Pending>,
+    pub(super) lift_at: Option<MonoTime>,
     pub(super) renewals: u32,
     pub(super) refusals: u8,
     pub(super) exempt: Exempt,
 }
+
+/// What a block has that has nothing of it.
+static NOTHING_SELDOM: Seldom =
+    Seldom { pending: None, lift_at: None, renewals: 0, refusals: 0, exempt: Exempt(None) };
 
 /// The exempt networks of a block. Few blocks have any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -126,9 +149,51 @@ pub struct BlockView<'a> {
 }
 
 impl Entry {
+    /// A block that has no timeout yet.
+    pub(super) fn new(source: Source, state: State, reason: Reason, since: MonoTime) -> Self {
+        Self {
+            source,
+            port: None,
+            state,
+            reason,
+            since,
+            timeout: None,
+            expires: None,
+            check_from: since,
+            packets: 0,
+            seldom: None,
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(|end| end.since(MonoTime::default()))
+    }
+
+    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout.map(MonoTime::at);
+    }
+
+    pub(super) fn seldom(&self) -> &Seldom {
+        self.seldom.as_deref().unwrap_or(&NOTHING_SELDOM)
+    }
+
+    pub(super) fn seldom_mut(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
+    pub(super) fn set_exempt(&mut self, exempt: Exempt) {
+        if exempt != self.seldom().exempt {
+            self.seldom_mut().exempt = exempt;
+        }
+    }
+
+    pub(super) fn take_pending(&mut self) -> Option<Pending> {
+        self.seldom.as_mut()?.pending.take()
+    }
+
     pub(super) fn is_in_force(&self) -> bool {
         match self.state {
-            State::InForce | State::Renewing { .. } | State::Counting | State::Exempting(_) => true,
+            State::InForce | State::Renewing(_) | State::Counting | State::Exempting(_) => true,
             State::Lifting { in_force, .. } => in_force,
             State::Blocking { .. } | State::Refused { .. } => false,
         }
@@ -141,13 +206,13 @@ impl Entry {
     /// Whether a probe renews it: not in the first quarter of its timeout, so that a flood of probes
     /// makes few orders.
     pub(super) fn is_renewable(&self, now: MonoTime) -> bool {
-        let (Some(expires), Some(timeout)) = (self.expires, self.timeout) else { return false };
+        let (Some(expires), Some(timeout)) = (self.expires, self.timeout()) else { return false };
         self.is_unproven_scan() && expires.since(now) <= timeout / 4 * 3
     }
 
     /// Starts the block's timeout.
     pub(super) fn run(&mut self, now: MonoTime, timeout: Option<Duration>) {
-        self.timeout = timeout;
+        self.set_timeout(timeout);
         self.expires = timeout.map(|timeout| now.after(timeout));
         self.check_from = now.after(CHECK_EVERY);
     }
@@ -155,10 +220,10 @@ impl Entry {
     /// When the next timer of this block is due.
     pub(super) fn due(&self) -> Option<MonoTime> {
         match self.state {
-            State::InForce => self.expires.into_iter().chain(self.lift_at).min(),
+            State::InForce => self.expires.into_iter().chain(self.seldom().lift_at).min(),
             State::Refused { until } => Some(until.after(RETRY_LAST)),
             State::Blocking { .. }
-            | State::Renewing { .. }
+            | State::Renewing(_)
             | State::Counting
             | State::Exempting(_)
             | State::Lifting { .. } => None,
@@ -197,11 +262,11 @@ pub(super) fn view(entry: &Entry) -> BlockView<'_> {
         reason: &entry.reason,
         since: entry.since,
         expires: entry.expires,
-        timeout: entry.timeout,
+        timeout: entry.timeout(),
         port: entry.port,
         packets: entry.packets,
-        renewals: entry.renewals,
-        exempt: entry.exempt.networks(),
+        renewals: entry.seldom().renewals,
+        exempt: entry.seldom().exempt.networks(),
     }
 }
 
@@ -210,8 +275,8 @@ pub(super) fn blocked(entry: &Entry, scanner: Option<IpAddr>) -> Report {
         source: entry.source,
         port: entry.port,
         scanner,
-        timeout: entry.timeout,
+        timeout: entry.timeout(),
         reason: entry.reason.clone(),
-        renewals: entry.renewals,
+        renewals: entry.seldom().renewals,
     }
 }

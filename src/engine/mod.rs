@@ -32,6 +32,7 @@ mod slowed;
 mod source;
 mod status;
 mod sweeps;
+mod timers;
 
 pub use crate::time::MonoTime;
 

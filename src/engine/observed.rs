@@ -115,7 +115,7 @@ mod tests {
             scan: ScanKind::Syn,
             port: Port { transport: Transport::Tcp, number: 1 },
             scanner,
-            reason: Reason::Manual(String::new()),
+            reason: Reason::Manual(Box::default()),
         }
     }
 

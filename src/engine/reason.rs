@@ -19,12 +19,12 @@ pub enum Reason {
         /// The source completed handshakes, so its address is not spoofed.
         proven: bool,
         /// What it did: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
-        detail: String,
+        detail: Box<str>,
     },
     /// The administrator blocked it; the text is the administrator's, or empty.
-    Manual(String),
+    Manual(Box<str>),
     /// Another program added the element; the text is its comment.
-    Foreign(String),
+    Foreign(Box<str>),
 }
 
 /// Longest comment that nft(8) reads and writes, bytes.
@@ -88,10 +88,10 @@ impl FromStr for Reason {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "by hand" {
-            return Ok(Self::Manual(String::new()));
+            return Ok(Self::Manual(Box::default()));
         }
         if let Some(rest) = text.strip_prefix("by hand: ") {
-            return Ok(Self::Manual(rest.to_owned()));
+            return Ok(Self::Manual(rest.into()));
         }
         if let Some((head, detail)) = text.split_once(": ") {
             let (kind, proven) = match head.strip_suffix(" scan, proven") {
@@ -99,10 +99,10 @@ impl FromStr for Reason {
                 None => (head.strip_suffix(" scan"), false),
             };
             if let Some(scan) = kind.and_then(|kind| kind.parse().ok()) {
-                return Ok(Self::Scan { scan, proven, detail: detail.to_owned() });
+                return Ok(Self::Scan { scan, proven, detail: detail.into() });
             }
         }
-        Ok(Self::Foreign(text.to_owned()))
+        Ok(Self::Foreign(text.into()))
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
         };
         for reason in [
             scan,
-            Reason::Manual(String::new()),
+            Reason::Manual(Box::default()),
             Reason::Manual("abuse: ticket 7".into()),
             Reason::Foreign("mine".into()),
         ] {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn long_comment_is_cut_at_a_character_boundary() {
-        let comment = Reason::Manual("ä\n".repeat(100)).comment();
+        let comment = Reason::Manual("ä\n".repeat(100).into()).comment();
         assert!(comment.len() < COMMENT_MAX);
         assert!(!comment.contains('\n'));
     }

@@ -330,7 +330,7 @@ mod tests {
                 renewals: 0,
             })
         };
-        let manual = notice(Reason::Manual(String::new()));
+        let manual = notice(Reason::Manual(Box::default()));
         assert_eq!((Class::of(&manual), Class::of_history(&manual)), (None, None));
         let scan = crate::journal::format::samples::blocked("192.0.2.1", 1, 0);
         assert_eq!(Class::of_history(&scan), Some(Class::History));

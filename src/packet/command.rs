@@ -80,6 +80,8 @@ pub enum Command {
     /// The blocks in force in so many places from one on, and where to go on; `None`: these were
     /// the last.
     Page(usize, usize, Answer<(Vec<Block>, Option<usize>)>),
+    /// The sources of those, for a list.
+    Sources(usize, usize, Answer<Sources>),
     /// The slowed sources after this one, and why they are slowed; a page of them.
     Slowed(Option<Source>, Answer<Vec<(SlowedView, Reason)>>),
     /// What observe mode would have slowed or blocked, when observing began, and for how many
@@ -117,6 +119,17 @@ pub struct Known {
     pub campaign: Option<(CampaignView, CampaignAction)>,
 }
 
+/// A page of the sources that are blocked.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Each with whether it is an unproven scan's.
+    pub sources: Vec<(Source, bool)>,
+    /// Where to go on; `None`: these were the last.
+    pub next: Option<usize>,
+    /// As far as is known, the kernel has each of them.
+    pub is_settled: bool,
+}
+
 /// What the engine knows of a block and its element does not say.
 #[derive(Debug, Clone)]
 pub struct BlockDetails {
@@ -126,6 +139,8 @@ pub struct BlockDetails {
     pub since: MonoTime,
     /// How often it got a new timeout.
     pub renewals: u32,
+    /// When it ends, as far as the kernel was asked; `None`: when it is unblocked.
+    pub expires: Option<MonoTime>,
 }
 
 /// What observe mode would have slowed or blocked.

@@ -5,7 +5,7 @@ use std::sync::mpsc::SyncSender;
 use jiff::Timestamp;
 
 use super::PacketThread;
-use super::command::{BlockDetails, Command, Figures, Known, Observed};
+use super::command::{BlockDetails, Command, Figures, Known, Observed, Sources};
 use crate::engine::{BlockView, MonoTime, Source};
 use crate::helper::client::BlockInForce;
 use crate::store;
@@ -47,9 +47,9 @@ impl PacketThread {
             Command::Reconfigure(setup, answer) => reply(&answer, self.reconfigure(now, *setup)),
             Command::Details(sources, answer) => {
                 let details = |source: Source| {
-                    let BlockView { reason, since, renewals, .. } =
+                    let BlockView { reason, since, renewals, expires, .. } =
                         self.enforcer.engine.blocked(source)?;
-                    Some(BlockDetails { reason: reason.clone(), since, renewals })
+                    Some(BlockDetails { reason: reason.clone(), since, renewals, expires })
                 };
                 reply(&answer, sources.into_iter().map(details).collect());
             }
@@ -61,6 +61,12 @@ impl PacketThread {
             Command::Page(from, places, answer) => {
                 let (page, next) = self.enforcer.engine.blocks_page(from, places);
                 reply(&answer, (page.map(store::stored).collect(), next));
+            }
+            Command::Sources(from, places, answer) => {
+                let (page, next) = self.enforcer.engine.blocks_page(from, places);
+                let source = |block: BlockView<'_>| (block.source, block.reason.is_unproven_scan());
+                let sources = page.map(source).collect();
+                reply(&answer, Sources { sources, next, is_settled: self.enforcer.is_settled() });
             }
             Command::Slowed(after, answer) => {
                 let page = self.enforcer.engine.slowed(after).take(SLOWED_PER_PAGE);

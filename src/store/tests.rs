@@ -32,7 +32,7 @@ fn block(source: Source, since: u64, expires: Option<u64>) -> Block {
     let reason = Reason::Scan {
         scan: ScanKind::Xmas,
         proven: true,
-        detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/23".to_owned(),
+        detail: "3 ports in 0.2s: tcp/1 tcp/2 tcp/23".into(),
     };
     Block { source, exempt: Vec::new(), since: at(since), expires: expires.map(at), port, reason }
 }
@@ -66,7 +66,7 @@ fn content() -> Content {
             },
             block(host(1), 60, Some(3660)),
             Block {
-                reason: Reason::Manual("because".to_owned()),
+                reason: Reason::Manual("because".into()),
                 port: None,
                 ..block(source, 70, Some(170))
             },

@@ -22,7 +22,7 @@ use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
 use crate::sys::confine;
 use crate::sys::mailbox::{self, Inbox};
-use crate::sys::poll;
+use crate::sys::{poll, process};
 use crate::time::MonoTime;
 
 /// How long changes are gathered: a scan from many sources becomes one transaction, without a
@@ -172,6 +172,7 @@ impl Worker {
             self.retry();
             if self.shared.list_wanted.load(Ordering::Acquire) && self.can_write() {
                 self.write_all();
+                process::trim_heap();
             }
             if self.write_at.is_some_and(|at| Instant::now() >= at) {
                 self.write();

@@ -137,7 +137,7 @@ fn append_named(file: &Path, address: &'static str, name: &'static str) {
     journal.resolve_through(Box::new(move |asked| answer.send(asked).is_ok()));
     let (source, timeout) = (Source::of(address, 64), Duration::from_secs(60));
     let port = Port { transport: Transport::Tcp, number: 23 };
-    let detail = "3 ports in 0.2s".to_owned();
+    let detail = "3 ports in 0.2s".into();
     let reason = Reason::Scan { scan: ScanKind::Syn, proven: false, detail };
     journal.notify(Notice::Engine(Report::Blocked {
         source,

@@ -103,7 +103,7 @@ fn manual(source: &str, now: MonoTime, since: u64, left: Option<u64>) -> Block {
         since: MonoTime::from_millis(now.millis() - since * 1000),
         expires: left.map(|left| MonoTime::from_millis(now.millis() + left * 1000)),
         port: None,
-        reason: Reason::Manual("stored".to_owned()),
+        reason: Reason::Manual("stored".into()),
     }
 }
 

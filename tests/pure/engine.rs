@@ -268,7 +268,7 @@ proptest! {
         let host = |n: u8| Source::of(Ipv4Addr::new(203, 0, 113, n).into(), 64);
         let found: Vec<Adopted> = elements.iter().map(|(n, seconds)| {
             let remaining = seconds.map(Duration::from_secs);
-            Adopted { source: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(String::new()), since: None, port: None, exempt: Vec::new() }
+            Adopted { source: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(Box::default()), since: None, port: None, exempt: Vec::new() }
         }).collect();
         let (mut actions, mut reports) = (Vec::new(), Vec::new());
         engine.adopt(MonoTime::from_millis(5), found, &mut actions);

@@ -388,7 +388,7 @@ fn store_blocks(directory: &Path, addresses: &mut dyn Iterator<Item = Ipv4Addr>)
         since: clock,
         expires: Some(MonoTime::from_millis(clock.millis() + 86_400_000)),
         port: None,
-        reason: Reason::Manual("stored".to_owned()),
+        reason: Reason::Manual("stored".into()),
     };
     let content = Content {
         blocks: addresses.map(block).collect(),

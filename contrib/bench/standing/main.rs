@@ -1,5 +1,5 @@
 //! What it takes to keep blocks in force: `cargo bench --bench standing [--
-//! flush|restore|drops|million]`, as root, some five minutes. Nothing of the machine's own firewall
+//! flush|restore|drops|million|small]`, as root, some five minutes. Nothing of the machine's own firewall
 //! is touched, each daemon runs in a network namespace of its own.
 //!
 //! - flush: 10,000 blocks, `nft flush ruleset`, until the table is back with all of them. Seen from
@@ -7,6 +7,8 @@
 //!   down what it measures.
 //! - restore: 100,000 stored blocks after a reboot, until they are in force.
 //! - drops: what a dropped packet costs, from no block to a million.
+//! - small: the project's bounds of memory and time, what they were, and what they are now. Only when
+//!   it is named: `contrib/bench/small`.
 //! - million: a million blocks added, listed, dumped, restored, restored again after a flush,
 //!   lifted.
 #![allow(
@@ -23,6 +25,7 @@ mod support;
 
 mod drops;
 mod million;
+mod small;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -44,7 +47,7 @@ const DAEMONS: usize = 5;
 const FLUSHES: usize = 20;
 const RESTORE_BLOCKS: u32 = 100_000;
 const RESTORE_RUNS: usize = 5;
-/// Why all of them are blocked.
+/// Why all of them are blocked, in sets that are filled without a daemon.
 const REASON: &str = "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -70,6 +73,9 @@ fn main() {
     if wants("million") {
         million::million();
     }
+    if legs.iter().any(|leg| leg == "small") {
+        small::small();
+    }
 }
 
 fn row(what: &str, unit: &str, mut values: Vec<f64>) {
@@ -88,6 +94,18 @@ fn address(number: u32) -> Ipv4Addr {
     let spread = number.wrapping_mul(0x9e37_79b1);
     // 11.0.0.0 to 75.255.255.255.
     Ipv4Addr::from(0x0b00_0000 + spread % 0x4000_0000)
+}
+
+/// Why one of them is blocked: other ports in another time, as scanners have.
+fn reason(number: u32) -> String {
+    let port = |factor: u32| number.wrapping_mul(factor) >> 16;
+    let (first, second, third) = (port(0x9e37_79b1), port(0x85eb_ca77), port(0xc2b2_ae3d));
+    let tenths = number % 100;
+    format!(
+        "syn scan: 3 ports in {}.{}s: tcp/{first} tcp/{second} tcp/{third}",
+        tenths / 10,
+        tenths % 10
+    )
 }
 
 /// A state directory as a daemon left it in another boot.
@@ -110,7 +128,7 @@ fn write(directory: &Path, mark: Mark, count: u32) {
         since: mark.clock,
         expires: Some(MonoTime::from_millis(mark.clock.millis() + 86_400_000 + u64::from(number))),
         port: None,
-        reason: REASON.parse().unwrap(),
+        reason: reason(number).parse().unwrap(),
     };
     let content = Content {
         blocks: (0..count).map(block).collect(),

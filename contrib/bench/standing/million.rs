@@ -46,6 +46,16 @@ fn is_full(connection: &mut Connection) -> bool {
     set.is_some_and(|set| set.count.is_none_or(|count| count == BLOCKS))
 }
 
+/// Whether the daemon has nothing more to send: comments and counters follow in pieces.
+pub fn is_settled() -> bool {
+    let generation = || Connection::open(SCHEMA).unwrap().generation().unwrap();
+    eventually(ANSWER_TIMEOUT, || {
+        let before = generation();
+        std::thread::sleep(Duration::from_millis(200));
+        before == generation()
+    })
+}
+
 /// All of it.
 pub fn million() {
     println!("\n{BLOCKS} blocks");
@@ -115,13 +125,7 @@ fn daemon() {
         milliseconds(began.elapsed()),
     );
     assert!(namespace.enter(|| is_full(&mut Connection::open(SCHEMA).unwrap())));
-    // Comments and counters follow in pieces.
-    let settled = eventually(ANSWER_TIMEOUT, || {
-        let before = namespace.enter(|| Connection::open(SCHEMA).unwrap().generation().unwrap());
-        std::thread::sleep(Duration::from_millis(200));
-        before == namespace.enter(|| Connection::open(SCHEMA).unwrap().generation().unwrap())
-    });
-    assert!(settled);
+    assert!(namespace.enter(is_settled));
     row("    until each has its comment and counter", milliseconds(began.elapsed()));
     row("    resident memory", megabytes(daemon.memory("VmRSS")));
     row("    resident memory at the most", megabytes(daemon.memory("VmHWM")));

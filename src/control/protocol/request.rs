@@ -8,7 +8,7 @@ use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::line::VERSION;
+use super::line::{VERSION, line};
 use super::refusal::{Kind, Refusal};
 use super::stamp::Stamp;
 use super::target::Target;
@@ -31,6 +31,9 @@ pub const PORTS_MAX: usize = 100;
 /// Most kinds that one request names.
 pub const KINDS_MAX: usize = 50;
 
+/// The key of the client's login, beside those of any request.
+const LOGIN: &str = "login";
+
 /// A request; its name is in the JSON key `do`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
@@ -38,7 +41,11 @@ pub enum Request {
     /// The daemon's status. Answered by [`Reply::Status`](super::Reply::Status).
     Status {},
     /// List the blocks. Answered by [`Reply::Blocks`](super::Reply::Blocks).
-    List {},
+    List {
+        /// Count the dropped packets of each, however many there are.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        counted: bool,
+    },
     /// List what observe mode would have slowed or blocked. Answered by
     /// [`Reply::Observed`](super::Reply::Observed).
     Observed {},
@@ -138,7 +145,7 @@ impl fmt::Display for Request {
         let time = |seconds: u64| format_duration(Duration::from_secs(seconds)).to_string();
         match self {
             Self::Status {} => f.write_str("status"),
-            Self::List {} => f.write_str("list"),
+            Self::List { .. } => f.write_str("list"),
             Self::Observed {} => f.write_str("observe report"),
             Self::Show { address } => write!(f, "show {address}"),
             Self::Test { address, .. } => write!(f, "test {address}"),
@@ -247,7 +254,7 @@ impl Request {
         !matches!(
             self,
             Self::Status {}
-                | Self::List {}
+                | Self::List { .. }
                 | Self::Observed {}
                 | Self::Show { .. }
                 | Self::Test { .. }
@@ -256,6 +263,26 @@ impl Request {
                 | Self::History(_)
                 | Self::Watch {}
         )
+    }
+
+    /// The line of this request, with the user whose login the client belongs to.
+    ///
+    /// # Errors
+    /// As [`line`].
+    pub fn line(&self, login: Option<u32>) -> Result<String, Refusal> {
+        let mut line = line(self)?;
+        if let Some(login) = login {
+            line.insert_str(1, &format!("\"{LOGIN}\":{login},"));
+        }
+        Ok(line)
+    }
+
+    /// The login that a client names in a line. It may name any: believe root, and ask the kernel
+    /// first, which does not say where the service manager hides processes (ProtectProc=,
+    /// systemd.exec(5)).
+    pub fn login(line: &[u8]) -> Option<u32> {
+        let value: Value = serde_json::from_slice(line).ok()?;
+        value.get(LOGIN)?.as_u64().and_then(|login| u32::try_from(login).ok())
     }
 
     /// Parses a line.
@@ -276,6 +303,7 @@ impl Request {
         let Some(object) = value.as_object_mut() else {
             return Err(bad("the request is no JSON object".to_owned()));
         };
+        object.remove(LOGIN);
         match object.remove("v").as_ref().and_then(Value::as_u64) {
             Some(VERSION) => {}
             Some(other) => {

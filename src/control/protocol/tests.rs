@@ -6,11 +6,25 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
+fn the_client_may_name_its_login_with_any_request() {
+    let request = Request::Reload {};
+    for login in [Some(0), Some(1000), Some(u32::MAX - 1), None] {
+        let line = request.line(login).unwrap();
+        assert_eq!(Request::login(line.as_bytes()), login, "{line}");
+        assert_eq!(Request::parse(line.trim_end().as_bytes()).unwrap(), request, "{line}");
+    }
+    for line in [r#"{"v":1,"login":-1}"#, r#"{"v":1,"login":"ada"}"#, "x"] {
+        assert_eq!(Request::login(line.as_bytes()), None, "{line}");
+    }
+}
+
+#[test]
 fn every_request_survives_the_line() {
     let address: Target = "192.0.2.1".parse().unwrap();
     let requests = [
         Request::Status {},
-        Request::List {},
+        Request::List { counted: false },
+        Request::List { counted: true },
         Request::Show { address },
         Request::Block {
             address: "10.0.0.5/24".parse().unwrap(),

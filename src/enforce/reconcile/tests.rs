@@ -196,7 +196,7 @@ fn an_unproven_block_has_its_element_in_a_set_of_its_own() {
 
 #[test]
 fn a_reason_that_a_comment_cannot_hold_is_the_same_all_the_same() {
-    let reason = Reason::Manual("say \"no\"".to_owned());
+    let reason = Reason::Manual("say \"no\"".into());
     let block = Wanted { reason: leaked(reason.clone()), ..wanted("192.0.2.1", None) };
     let there = present(
         vec![element("192.0.2.1", None, Some("by hand: say ?no?"))],

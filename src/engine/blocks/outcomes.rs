@@ -2,7 +2,9 @@
 
 use super::{Blocks, Followup, LIFT_RETRY};
 use crate::backoff;
-use crate::engine::entry::{Exempt, Pending, RETRY_FIRST, RETRY_LAST, State, blocked, is_due};
+use crate::engine::entry::{
+    Exempt, Pending, RETRY_FIRST, RETRY_LAST, Renewal, State, blocked, is_due,
+};
 use crate::engine::{Action, Ending, MonoTime, Outcome, Report, Source};
 
 impl Blocks {
@@ -37,21 +39,19 @@ impl Blocks {
         actions: &mut Vec<Action>,
     ) {
         for _ in 0..budget {
-            let Some((due, at)) = self.timers.first().copied().filter(|(due, _)| *due <= now)
-            else {
+            let Some((_, at)) = self.timers.first().filter(|(due, _)| *due <= now) else {
                 return;
             };
-            self.timers.remove(&(due, at));
+            self.timers.set(at, None);
             let Some(entry) = self.entry_mut(at) else { continue };
-            entry.timer = None;
             let source = entry.source;
             match entry.state {
                 State::Refused { .. } => self.remove(at),
                 State::InForce if is_due(entry.expires, now) => {
                     self.end(at, Ending::Expired, actions)
                 }
-                State::InForce if is_due(entry.lift_at, now) => {
-                    entry.lift_at = None;
+                State::InForce if is_due(entry.seldom().lift_at, now) => {
+                    entry.seldom_mut().lift_at = None;
                     self.lift(source, Ending::NeverBlock, actions);
                 }
                 _ => self.rearm(at),
@@ -71,39 +71,47 @@ impl Blocks {
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
             (State::Blocking { scanner }, Ok(())) => {
                 entry.since = now;
-                (entry.packets, entry.renewals, entry.refusals) = (0, 0, 0);
-                entry.run(now, entry.timeout);
-                actions.push(Action::Report(blocked(entry, scanner)));
+                entry.packets = 0;
+                if entry.seldom().renewals > 0 || entry.seldom().refusals > 0 {
+                    let seldom = entry.seldom_mut();
+                    (seldom.renewals, seldom.refusals) = (0, 0);
+                }
+                entry.run(now, entry.timeout());
+                actions.push(Action::Report(blocked(entry, scanner.map(|scanner| *scanner))));
                 self.in_force += 1;
                 self.done.blocked += 1;
                 Followup::Blocked(source)
             }
             (State::Blocking { .. }, Err(error)) => {
-                let delay = backoff::delay(RETRY_FIRST, RETRY_LAST, entry.refusals.into());
-                entry.refusals = entry.refusals.saturating_add(1);
+                let refusals = &mut entry.seldom_mut().refusals;
+                let delay = backoff::delay(RETRY_FIRST, RETRY_LAST, (*refusals).into());
+                *refusals = refusals.saturating_add(1);
                 entry.state = State::Refused { until: now.after(delay) };
                 actions.push(Action::Report(Report::BlockFailed { source, error }));
                 self.done.refused += 1;
                 Followup::Nothing
             }
-            (State::Renewing { timeout, reason }, Ok(())) => {
+            (State::Renewing(renewal), Ok(())) => {
+                let Renewal { timeout, reason } = *renewal;
                 let changed = reason.is_some();
                 if let Some(reason) = reason {
-                    (entry.reason, entry.port) = *reason;
+                    (entry.reason, entry.port) = reason;
                     // An order for the whole network ends its exemptions.
-                    entry.exempt = Exempt::default();
+                    entry.set_exempt(Exempt::default());
                 }
                 entry.run(now, timeout);
-                entry.renewals = entry.renewals.saturating_add(1);
+                let renewals = &mut entry.seldom_mut().renewals;
+                *renewals = renewals.saturating_add(1);
+                let renewals = *renewals;
                 // A scan that continues for a day renews its block two thousand times: report the
                 // first, second, fourth, eighth and so on.
-                if changed || entry.renewals.is_power_of_two() {
+                if changed || renewals.is_power_of_two() {
                     actions.push(Action::Report(blocked(entry, None)));
                 }
                 self.done.renewed += 1;
                 if changed { Followup::Blocked(source) } else { Followup::Nothing }
             }
-            (State::Renewing { .. }, Err(error)) => {
+            (State::Renewing(_), Err(error)) => {
                 actions.push(Action::Report(Report::BlockFailed { source, error }));
                 self.done.refused += 1;
                 Followup::Nothing
@@ -144,7 +152,7 @@ impl Blocks {
                 if in_force {
                     entry.state = State::InForce;
                     if ending == Ending::NeverBlock {
-                        entry.lift_at = Some(now.after(LIFT_RETRY));
+                        entry.seldom_mut().lift_at = Some(now.after(LIFT_RETRY));
                     }
                 } else {
                     entry.state = State::Refused { until: now };
@@ -167,13 +175,13 @@ impl Blocks {
                 let new = exempt
                     .networks()
                     .iter()
-                    .filter(|network| !entry.exempt.networks().contains(network));
+                    .filter(|network| !entry.seldom().exempt.networks().contains(network));
                 actions.extend(
                     new.map(|network| {
                         Action::Report(Report::Exempted { source, exempt: *network })
                     }),
                 );
-                entry.exempt = exempt;
+                entry.set_exempt(exempt);
             }
             (State::Exempting(_), Err(error)) => {
                 actions.push(Action::Report(Report::UnblockFailed { source, error }))
@@ -224,9 +232,9 @@ impl Blocks {
         }
         let Some(entry) = self.entry_mut(at) else { return };
         if matches!(entry.state, State::InForce | State::Refused { .. })
-            && let Some(pending) = entry.pending.take()
+            && let Some(pending) = entry.take_pending()
         {
-            match (*pending, &entry.state) {
+            match (pending, &entry.state) {
                 // The review of a new never-block list has not come to this entry yet.
                 (Pending::Block(_), _) if is_never_block => {}
                 (Pending::Block(order), _) => self.order(now, source, order, actions),
@@ -248,7 +256,7 @@ impl Blocks {
         self.rearm(at);
         // The block has ended and no order is pending.
         if self.entry(at).is_some_and(|entry| {
-            matches!(entry.state, State::Refused { .. }) && entry.refusals == 0
+            matches!(entry.state, State::Refused { .. }) && entry.seldom().refusals == 0
         }) {
             self.remove(at);
         }
@@ -265,7 +273,10 @@ impl Blocks {
     fn end_keeping_pending(&mut self, at: u32, ending: Ending, actions: &mut Vec<Action>) {
         let Some(entry) = self.entry_mut(at) else { return };
         entry.state = State::Refused { until: entry.since };
-        (entry.refusals, entry.lift_at) = (0, None);
+        if entry.seldom().refusals > 0 || entry.seldom().lift_at.is_some() {
+            let seldom = entry.seldom_mut();
+            (seldom.refusals, seldom.lift_at) = (0, None);
+        }
         actions.push(Action::Report(Report::Unblocked { source: entry.source, ending }));
         self.in_force = self.in_force.saturating_sub(1);
         self.done.unblocked += 1;

@@ -58,7 +58,7 @@ impl Engine {
         self.blocks.order(
             now,
             source,
-            Order { timeout, reason: Reason::Manual(text.to_owned()), port: None, scanner: None },
+            Order { timeout, reason: Reason::Manual(text.into()), port: None, scanner: None },
             actions,
         );
         Ok(())
@@ -219,15 +219,12 @@ impl Engine {
         let found = found.into_iter();
         self.blocks.reserve(found.size_hint().0);
         for element in found {
-            self.blocks.adopt(now, &element);
-            if must_lift(
-                &self.policy,
-                &self.always,
-                &self.never_block,
-                element.source,
-                &element.reason,
-            ) {
-                self.blocks.lift(element.source, Ending::NeverBlock, actions);
+            let source = element.source;
+            let must_lift =
+                must_lift(&self.policy, &self.always, &self.never_block, source, &element.reason);
+            self.blocks.adopt(now, element);
+            if must_lift {
+                self.blocks.lift(source, Ending::NeverBlock, actions);
             }
         }
     }

@@ -75,7 +75,7 @@ impl Engine {
             self.status.reports_held_back += 1;
             return;
         }
-        let reason = Reason::Scan { scan: probe.scan, proven: false, detail };
+        let reason = Reason::Scan { scan: probe.scan, proven: false, detail: detail.into() };
         actions.push(Action::Report(Report::Scan {
             source,
             probe: *probe,

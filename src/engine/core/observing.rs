@@ -23,7 +23,7 @@ impl Engine {
             scan: probe.scan,
             port: probe.port,
             scanner: probe.source,
-            reason: Reason::Scan { scan: probe.scan, proven, detail: String::new() },
+            reason: Reason::Scan { scan: probe.scan, proven, detail: Box::default() },
         };
         if self.observed.add(view) {
             let reason = self.reason(now, source, (probe.scan, probe.port), proven);

@@ -577,6 +577,6 @@ impl Engine {
         {
             detail = format!("{ports} ports or more in a day");
         }
-        Reason::Scan { scan, proven, detail }
+        Reason::Scan { scan, proven, detail: detail.into() }
     }
 }

@@ -37,7 +37,7 @@ fn events() -> Vec<Event> {
     }
     notices.push(with_options);
     for (reason, timeout) in [
-        (Reason::Manual(String::new()), None),
+        (Reason::Manual(Box::default()), None),
         (reason(ScanKind::Syn), None),
         (reason(ScanKind::Syn), Some(Duration::from_secs(9))),
     ] {

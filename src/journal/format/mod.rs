@@ -176,6 +176,10 @@ pub(crate) fn printable_lines(text: &str) -> String {
 
 /// `text` with every treacherous character written by `write`, except those in `kept`.
 fn replaced<'t>(text: &'t str, kept: &[char], write: impl Fn(char, &mut String)) -> Cow<'t, str> {
+    // Nearly every text is: no character has to be decoded.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     let is_replaced = |character| is_treacherous(character) && !kept.contains(&character);
     if !text.chars().any(is_replaced) {
         return Cow::Borrowed(text);

@@ -200,7 +200,7 @@ impl Handler for FakeHandler {
                 warnings: vec!["resolve: not in force yet".into()],
             }))
             .into(),
-            Request::List {} if self.many > 0 => {
+            Request::List { .. } if self.many > 0 => {
                 let many = self.many;
                 Answer::blocks((0..many).map(move |n| BlockRow {
                     address: Target::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()),
@@ -212,7 +212,7 @@ impl Handler for FakeHandler {
                     )
                 }))
             }
-            Request::List {} => Answer::sorted(self.blocked()),
+            Request::List { .. } => Answer::sorted(self.blocked()),
             Request::Observed {} => Reply::Observed(Box::new(Observed {
                 mode: "observe".into(),
                 since: stamp(1_795_188_400),

@@ -29,7 +29,7 @@ pub(super) fn wanted(name: &str, left: Option<u64>) -> Wanted {
         since: MonoTime::from_millis(NOW - 100_000),
         expires: left.map(|left| MonoTime::from_millis(NOW + left * 1000)),
         port: Some(Port { transport: Transport::Tcp, number: 23 }),
-        reason: Reason::Manual("stored".to_owned()),
+        reason: Reason::Manual("stored".into()),
     }))
 }
 

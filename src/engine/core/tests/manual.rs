@@ -61,10 +61,10 @@ fn elements_found_at_start_are_adopted() {
         port: None,
         exempt: Vec::new(),
     };
-    let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".to_owned() };
+    let scan = Reason::Scan { scan: ScanKind::Syn, proven: false, detail: "3 ports".into() };
     let found = [
         element(SCANNER, Some(SECOND * 60), scan.clone()),
-        element("203.0.113.10", None, Reason::Foreign("x".to_owned())),
+        element("203.0.113.10", None, Reason::Foreign("x".into())),
         element("198.51.100.1", None, scan),
     ];
     bench.command(|engine, now, actions| engine.adopt(now, found, actions));
@@ -144,7 +144,7 @@ fn changed_element_counts_with_the_kernels_values() {
             timeout: time,
             remaining: time,
             packets: 0,
-            reason: Reason::Foreign(String::new()),
+            reason: Reason::Foreign(Box::default()),
             since: None,
             port: None,
             exempt: Vec::new(),
