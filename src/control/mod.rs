@@ -25,8 +25,8 @@ pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
     AllowRow, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, Decisions, Decoys,
     EventStore, HistoryRow, Intake, Kind, NotDone, Observed, Outcome, Past, PortName, PortUse,
-    Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses, RulesState, Several, Shown,
-    Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow, Tracked,
-    Watching, WouldBeRow,
+    Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses, Rights, RulesState,
+    Several, Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow,
+    Tracked, Watching, WouldBeRow,
 };
 pub use server::{Feed, Server};

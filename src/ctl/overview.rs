@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::show::{Zone, cause, count, pair, shortened};
-use crate::control::protocol::{Cause, Reflex, Responses, Stamp, Status, Tracked};
+use crate::control::protocol::{Cause, Reflex, Responses, Rights, Stamp, Status, Tracked};
 use crate::journal::format::{duration, printable};
 
 /// Prints the daemon's status.
@@ -92,6 +92,19 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         let Responses { failed, dropped, .. } = responses;
         let commands = count(responses.commands, "command");
         pair("responses", format!("{commands} run, {failed} of them failed, {dropped} dropped"))?;
+    }
+    for (position, rights) in status.confinement.iter().enumerate() {
+        let Rights { of, user, capabilities, filters, no_new_privs } = rights;
+        let of = if of == "packets" { "packet thread" } else { of };
+        let capabilities = if capabilities.is_empty() {
+            "no capability".to_owned()
+        } else {
+            capabilities.join(" ")
+        };
+        let filters = count(u64::from(*filters), "filter");
+        let gains = if *no_new_privs { "" } else { ", not confined" };
+        let text = format!("{of}: user {user}, {capabilities}, {filters} of system calls{gains}");
+        pair(if position == 0 { "rights" } else { "" }, text)?;
     }
     pair("held back", count(status.held_back, "log line"))?;
     pair("reflex", reflex(status.reflex.as_ref()))?;

@@ -7,8 +7,8 @@ use super::rows::time_ahead;
 use super::view::{SharedView, View};
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
 use crate::control::{
-    ConfigLoaded, Decisions, Decoys, EventStore, Intake, Reflex, Repairs, Responses, RulesState,
-    Stamp, Status, Store, Tracked, Watching,
+    ConfigLoaded, Decisions, Decoys, EventStore, Intake, Reflex, Repairs, Responses, Rights,
+    RulesState, Stamp, Status, Store, Tracked, Watching,
 };
 use crate::engine::{self, NotBlocked};
 use crate::helper::client::HelperClient;
@@ -18,7 +18,7 @@ use crate::probe::{Port, ScanKind, Transport};
 use crate::store::events::EventsHandle;
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
-use crate::sys::procfs;
+use crate::sys::{procfs, users};
 
 /// The rules of `watch` look at the state of connections, which switches the tracking on.
 pub(super) fn tracking_begins(tracked: procfs::Tracked) -> String {
@@ -165,6 +165,7 @@ impl Sources {
             held_back: journal.held_back,
             unwritten: journal.unwritten,
             helper: self.helper.is_up(),
+            confinement: confinement(),
             responses: Responses {
                 commands: counts.commands,
                 failed: counts.failed,
@@ -216,6 +217,21 @@ impl Sources {
             warnings,
         })
     }
+}
+
+/// The rights of both processes, and of the thread that reads packets.
+fn confinement() -> Vec<Rights> {
+    let all = [
+        ("daemon", procfs::own_rights()),
+        ("packets", procfs::thread_rights("packets")),
+        ("helper", procfs::child_rights()),
+    ];
+    let rights = |(of, rights): (&str, Option<procfs::Rights>)| {
+        let procfs::Rights { uid, capabilities, filters, no_new_privs } = rights?;
+        let user = users::name(uid).unwrap_or_else(|| uid.to_string());
+        Some(Rights { of: of.to_owned(), user, capabilities, filters, no_new_privs })
+    };
+    all.into_iter().filter_map(rights).collect()
 }
 
 /// What the engine decided since the start.

@@ -229,6 +229,15 @@ fn a_daemon_that_root_starts_becomes_its_user_and_works() {
     rights(machine.pid());
     assert_eq!(fs::metadata(&state).unwrap().uid(), uid);
     assert_all(helper_of(machine.pid()), "Uid", &ids(uid));
+    // And says so.
+    let status = output_text(&machine.ctl(&["status"]));
+    for told in [
+        "daemon: user portsentry, CAP_NET_ADMIN, 2 filters",
+        "packet thread: user portsentry, CAP_NET_ADMIN, 3 filters",
+        "helper: user portsentry, no capability, ",
+    ] {
+        assert!(status.contains(told), "{status}");
+    }
 
     scanner.run("nmap", &["-n", "-Pn", "-sS", "--max-retries", "1", "-p", "1-20", "10.69.0.1"]);
     let is_blocked = |machine: &Machine<'_>| {

@@ -23,8 +23,8 @@ use portsentry::config::{
 use portsentry::control::protocol::line;
 use portsentry::control::{
     AllowRow, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, HistoryRow, Observed,
-    Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Shown, Stamp, Standing, State,
-    Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
+    Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Rights, Shown, Stamp, Standing,
+    State, Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -784,6 +784,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         reflex: Some(Reflex::default()),
         queues: Some(Queues::default()),
         causes: Some(Causes::default()),
+        confinement: vec![Rights::default()],
         tracked: Some(Tracked::default()),
         loaded: Some(ConfigLoaded { at: stamp, ok: true }),
         ..Status::default()

@@ -27,7 +27,7 @@ pub use request::{
 pub use stamp::Stamp;
 pub use status::{
     Causes, ConfigLoaded, Decisions, Decoys, EventStore, Intake, Queues, Reflex, Repairs,
-    Responses, RulesState, Status, Store, Tracked, Watching,
+    Responses, Rights, RulesState, Status, Store, Tracked, Watching,
 };
 pub use target::{NoTarget, Target};
 pub use tested::{Outcome, PortName, PortUse, Standing, Tested, TestedPort};

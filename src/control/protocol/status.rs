@@ -88,6 +88,9 @@ pub struct Status {
     /// Whether the helper process runs.
     #[serde(default)]
     pub helper: bool,
+    /// The rights of the daemon, its packet thread, and its helper, where the kernel tells.
+    #[serde(default)]
+    pub confinement: Vec<Rights>,
     /// Counts of commands.
     #[serde(default)]
     pub responses: Responses,
@@ -116,6 +119,21 @@ pub struct Status {
     pub pid: u32,
     /// Warnings to the administrator.
     pub warnings: Vec<String>,
+}
+
+/// The rights of a process or thread.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rights {
+    /// `daemon`, `packets` or `helper`.
+    pub of: String,
+    /// Its user.
+    pub user: String,
+    /// Its capabilities, as capabilities(7) names them.
+    pub capabilities: Vec<String>,
+    /// How many filters of system calls it has (seccomp(2)).
+    pub filters: u32,
+    /// It gains nothing by the programs that it starts.
+    pub no_new_privs: bool,
 }
 
 /// Whether the kernel's rules are those in force.

@@ -12,8 +12,8 @@ use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys, EventStore,
     Handler, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses,
-    RulesState, Server, Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort,
-    TouchedRow, Tracked, Watching, WouldBeRow, listen,
+    Rights, RulesState, Server, Shown, Stamp, Standing, State, Status, Store, Target, Tested,
+    TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::journal::record::{Effect, Probed, Record};
@@ -148,6 +148,11 @@ impl Handler for FakeHandler {
                 admins: 2,
                 tracked: Some(Tracked { connections: 812, most: 262_144 }),
                 responses: Responses { commands: 3, failed: 1, dropped: 2 },
+                confinement: vec![
+                    rights("daemon", &["CAP_NET_ADMIN"], 2),
+                    rights("packets", &["CAP_NET_ADMIN"], 3),
+                    rights("helper", &[], 1),
+                ],
                 mode: "enforce".into(),
                 configured_mode: "enforce".into(),
                 loaded: None,
@@ -459,5 +464,15 @@ impl Drop for Daemon {
             assert!(!self.socket().exists(), "the socket is taken away");
         }
         assert!(self.journal.stop(LONG));
+    }
+}
+
+fn rights(of: &str, capabilities: &[&str], filters: u32) -> Rights {
+    Rights {
+        of: of.to_owned(),
+        user: "portsentry".to_owned(),
+        capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
+        filters,
+        no_new_privs: true,
     }
 }
