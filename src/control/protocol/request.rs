@@ -268,7 +268,7 @@ impl Request {
     /// The line of this request, with the user whose login the client belongs to.
     ///
     /// # Errors
-    /// As [`line`].
+    /// As [`line()`].
     pub fn line(&self, login: Option<u32>) -> Result<String, Refusal> {
         let mut line = line(self)?;
         if let Some(login) = login {
