@@ -14,7 +14,8 @@ pub struct Answer(pub(super) Replies);
 pub(super) type Replies = Box<dyn Iterator<Item = Reply> + Send>;
 
 impl Answer {
-    /// A list of any length, **in the order of addresses** ([`super::Target`]'s order).
+    /// A list of any length, **in the order of addresses** ([`super::Target`]'s order) unless
+    /// another was asked for.
     pub fn blocks(rows: impl Iterator<Item = BlockRow> + Send + 'static) -> Self {
         Self::in_parts(rows, |rows, more| Reply::Blocks { rows, more })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand, Sort};
+use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
 use super::{
@@ -41,9 +41,7 @@ pub(super) fn run(
         Command::Status { check: true } => return plugin(arguments, out),
         Command::Metrics { textfile } => return figures(arguments, textfile.as_deref(), out),
         Command::Status { check: false } => Request::Status {},
-        Command::List(options) if !options.would_be => {
-            Request::List { counted: options.sort == Some(Sort::Packets) }
-        }
+        Command::List(options) if !options.would_be => options.request(),
         Command::List(_) | Command::Observe { command: Some(ObserveCommand::Report) } => {
             Request::Observed {}
         }
@@ -101,26 +99,13 @@ pub(super) fn run(
         (Request::Status {}, Reply::Status(status)) => {
             print(out, json, &status, |out| overview::status(out, &status, zone))?
         }
-        (Request::List { .. }, first @ Reply::Blocks { .. }) => {
+        (Request::List {} | Request::ListSelected(_), first @ Reply::Blocks { .. }) => {
             let part = |reply| {
                 if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
             };
-            let Command::List(options) = &arguments.command else { return Err(Failure::Answer) };
             let cells = |row| show::block(row, zone);
             let mut rows = Rows::new(out, json, show::blocks(), cells);
-            let mut kept = Vec::new();
-            each(&mut client, first, part, |row| {
-                if !options.selects(&row) {
-                    return Ok(());
-                }
-                if options.is_in_order() && options.limit.is_none() {
-                    return rows.add(row);
-                }
-                kept.push(row);
-                Ok(())
-            })?;
-            options.arrange(&mut kept);
-            kept.into_iter().try_for_each(|row| rows.add(row))?;
+            each(&mut client, first, part, |row| rows.add(row))?;
             rows.end()?
         }
         (Request::History(_), first @ Reply::History { .. }) if matches!(&arguments.command, Command::History(options) if options.csv) =>

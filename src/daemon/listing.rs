@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use super::rows::{campaign_rows, kernel, known, network_row, row, slowed_rows, uncounted_row};
-use crate::control::{BlockRow, Refusal};
+use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
 use crate::enforce::{HOSTS, Placement};
 use crate::engine::Source;
@@ -60,11 +60,13 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Asks the engine. With `counted` the kernel is asked for each host, however many there are.
+    /// Asks the engine; for what `is_wanted` refuses, the kernel is not asked. With `counted` it is
+    /// asked for each host, however many there are.
     pub(super) fn begin(
         packets: &Link<Command>,
         placement: Placement,
         counted: bool,
+        is_wanted: &dyn Fn(Target) -> bool,
     ) -> Result<impl Iterator<Item = BlockRow> + Send + use<>, Refusal> {
         let mut connection = Connection::open(SCHEMA).map_err(kernel)?;
         let networks: HashMap<_, _> = network_rows(packets, &mut connection)?
@@ -74,8 +76,9 @@ impl Listing {
         let (mut known, mut is_settled, mut from) = (Vec::new(), true, Some(0));
         while let Some(at) = from {
             let page = packets.ask(|answer| Command::Sources(at, PLACES_PER_PAGE, answer))?;
-            let hosts =
-                page.sources.into_iter().filter(|(source, _)| !placement.is_network(*source));
+            let hosts = page.sources.into_iter().filter(|(source, _)| {
+                !placement.is_network(*source) && is_wanted((*source).into())
+            });
             known.extend(hosts.map(|(source, unproven)| (source, Some(unproven))));
             is_settled &= page.is_settled;
             from = page.next;

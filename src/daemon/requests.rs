@@ -24,8 +24,8 @@ use super::view::SharedView;
 use crate::config::{Config, Keyword, Mode};
 use crate::control::{
     AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow, Kind,
-    Observed, Past, PortName, Refusal, Reply, Request, RulesState, State, Status, Target,
-    WouldBeRow,
+    Observed, Past, PortName, Refusal, Reply, Request, RulesState, Selection, State, Status,
+    Target, WouldBeRow,
 };
 use crate::enforce::{Placement, view};
 use crate::engine::{ObservedView, Source};
@@ -105,7 +105,8 @@ impl RequestHandler {
     fn read(&mut self, request: Request) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
-            Request::List { counted } => self.list(counted)?,
+            Request::List {} => self.list(Selection::default())?,
+            Request::ListSelected(selection) => self.list(*selection)?,
             Request::Observed {} => Reply::Observed(Box::new(self.observed()?)).into(),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Test { address, ports } => {
@@ -196,20 +197,24 @@ impl RequestHandler {
         network_rows(&packets, self.connection()?)
     }
 
-    fn list(&mut self, counted: bool) -> Result<Answer, Refusal> {
+    fn list(&mut self, selection: Selection) -> Result<Answer, Refusal> {
         let placement = self.placement();
         if self.config().mode == Mode::Observe {
             // Elements of earlier blocks stay in the sets, and drop nothing.
             return Ok(Answer::sorted(Vec::new()));
         }
         if self.packets.ask(Command::Status)?.engine.blocked > LIGHT_DUMP {
-            return Ok(Answer::blocks(Listing::begin(&self.packets, placement, counted)?));
+            let is_wanted = |target| selection.selects_address(target);
+            let counted = selection.counts_packets();
+            let rows = Listing::begin(&self.packets, placement, counted, &is_wanted)?;
+            return Ok(Answer::blocks(selection.apply(rows)));
         }
         let mut rows = self.blocks()?;
         let packets = self.packets.clone();
         rows.extend(slowed_rows(&packets, self.connection()?, placement)?);
         rows.extend(campaign_rows(&packets)?);
-        Ok(Answer::sorted(rows))
+        rows.sort_by_key(|row| row.address);
+        Ok(Answer::blocks(selection.apply(rows.into_iter())))
     }
 
     fn observed(&self) -> Result<Observed, Refusal> {

@@ -106,6 +106,15 @@ fn a_list_of_tens_of_thousands_is_blocked_with_one_line_in_the_log() {
     assert_eq!(text, format!("{count} addresses and networks are blocked for 1h\n"));
     assert!(!is_release || took < Duration::from_secs(2), "{took:?}");
     assert_eq!(daemon.json(&["status"])["blocked"], count);
+    // The daemon selects and sorts.
+    let begun = Instant::now();
+    let most = daemon.json(&["list", "--sort", "packets", "--limit", "20"]);
+    println!("{count} sorted in {:?}", begun.elapsed());
+    assert_eq!(most.as_array().unwrap().len(), 20);
+    let begun = Instant::now();
+    let of_net = daemon.json(&["list", "--net", "11.0.1.0/24", "--sort", "since"]);
+    println!("256 of {count} found in {:?}", begun.elapsed());
+    assert_eq!(of_net.as_array().unwrap().len(), 256);
     assert!(eventually(Duration::from_secs(20), || !audited(&daemon).is_empty()));
     let lines = audited(&daemon);
     assert_eq!(lines.len(), 1, "{lines:?}");

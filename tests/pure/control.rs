@@ -487,7 +487,7 @@ fn a_million_rows_are_listed_in_little_memory() {
     let before = resident_kib();
     let begun = Instant::now();
     let mut client = Client::connect(&daemon.socket()).unwrap();
-    client.send(&Request::List { counted: false }).unwrap();
+    client.send(&Request::List {}).unwrap();
     let (mut rows, mut last) = (0usize, None);
     loop {
         let Reply::Blocks { rows: part, more } = client.receive(Some(LONG)).unwrap() else {

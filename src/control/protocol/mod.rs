@@ -9,6 +9,7 @@ mod observed;
 mod refusal;
 mod reply;
 mod request;
+mod selection;
 mod stamp;
 mod status;
 mod target;
@@ -24,6 +25,7 @@ pub use reply::{
 pub use request::{
     KINDS_MAX, PORTS_MAX, Past, REASON_MAX, REQUEST_MAX, Request, Several, TARGETS_MAX,
 };
+pub use selection::{Order, Selection};
 pub use stamp::Stamp;
 pub use status::{
     Causes, ConfigLoaded, Decisions, Decoys, EventStore, Intake, Queues, Reflex, Repairs,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::line::{VERSION, line};
 use super::refusal::{Kind, Refusal};
+use super::selection::Selection;
 use super::stamp::Stamp;
 use super::target::Target;
 use super::tested::PortName;
@@ -41,11 +42,9 @@ pub enum Request {
     /// The daemon's status. Answered by [`Reply::Status`](super::Reply::Status).
     Status {},
     /// List the blocks. Answered by [`Reply::Blocks`](super::Reply::Blocks).
-    List {
-        /// Count the dropped packets of each, however many there are.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        counted: bool,
-    },
+    List {},
+    /// List selected blocks, sorted. Answered by [`Reply::Blocks`](super::Reply::Blocks).
+    ListSelected(Box<Selection>),
     /// List what observe mode would have slowed or blocked. Answered by
     /// [`Reply::Observed`](super::Reply::Observed).
     Observed {},
@@ -145,7 +144,7 @@ impl fmt::Display for Request {
         let time = |seconds: u64| format_duration(Duration::from_secs(seconds)).to_string();
         match self {
             Self::Status {} => f.write_str("status"),
-            Self::List { .. } => f.write_str("list"),
+            Self::List {} | Self::ListSelected(_) => f.write_str("list"),
             Self::Observed {} => f.write_str("observe report"),
             Self::Show { address } => write!(f, "show {address}"),
             Self::Test { address, .. } => write!(f, "test {address}"),
@@ -254,7 +253,8 @@ impl Request {
         !matches!(
             self,
             Self::Status {}
-                | Self::List { .. }
+                | Self::List {}
+                | Self::ListSelected(_)
                 | Self::Observed {}
                 | Self::Show { .. }
                 | Self::Test { .. }

@@ -125,6 +125,24 @@ impl FakeHandler {
 }
 
 impl FakeHandler {
+    /// The rows of the list, in the order of addresses.
+    fn rows(&self) -> Box<dyn Iterator<Item = BlockRow> + Send> {
+        if self.many == 0 {
+            let mut rows = self.blocked();
+            rows.sort_by_key(|row| row.address);
+            return Box::new(rows.into_iter());
+        }
+        Box::new((0..self.many).map(|n| BlockRow {
+            address: Target::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()),
+            ..row(
+                "10.0.0.1",
+                Some(60),
+                u64::from(n),
+                "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3",
+            )
+        }))
+    }
+
     /// Waits; `true` if it was cancelled.
     fn work(&self, cancelled: &Cancelled) -> bool {
         let end = Instant::now() + self.slow;
@@ -205,19 +223,8 @@ impl Handler for FakeHandler {
                 warnings: vec!["resolve: not in force yet".into()],
             }))
             .into(),
-            Request::List { .. } if self.many > 0 => {
-                let many = self.many;
-                Answer::blocks((0..many).map(move |n| BlockRow {
-                    address: Target::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()),
-                    ..row(
-                        "10.0.0.1",
-                        Some(60),
-                        u64::from(n),
-                        "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3",
-                    )
-                }))
-            }
-            Request::List { .. } => Answer::sorted(self.blocked()),
+            Request::List {} => Answer::blocks(self.rows()),
+            Request::ListSelected(selection) => Answer::blocks(selection.apply(self.rows())),
             Request::Observed {} => Reply::Observed(Box::new(Observed {
                 mode: "observe".into(),
                 since: stamp(1_795_188_400),
