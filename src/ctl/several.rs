@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -18,8 +18,8 @@ use crate::control::client::Client;
 use crate::control::protocol::{NotDone, Reply, Request, Several, TARGETS_MAX, Target};
 use crate::journal::format::printable;
 
-/// Longer lines of a file are wrong: no address is so long.
-const LINE_MAX: usize = 4096;
+/// Bytes of a line of a file that are read: no address is so long, and the rest is passed over.
+const LINE_MAX: u64 = 4096;
 
 /// From so many on, a terminal shows the progress.
 const SHOWN_FROM: usize = 5000;
@@ -99,10 +99,13 @@ impl Wanted {
         let mut bytes = Vec::new();
         for number in 1.. {
             bytes.clear();
-            if input.read_until(b'\n', &mut bytes)? == 0 {
+            if input.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes)? == 0 {
                 break;
             }
-            let text = String::from_utf8_lossy(bytes.get(..LINE_MAX).unwrap_or(&bytes));
+            if !bytes.ends_with(b"\n") {
+                input.skip_until(b'\n')?;
+            }
+            let text = String::from_utf8_lossy(&bytes);
             let text = text.split(['#', ';']).next().unwrap_or_default().trim();
             match text.parse() {
                 _ if text.is_empty() => {}

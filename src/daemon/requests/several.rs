@@ -11,13 +11,16 @@ use super::changes::{established_admins, timeout_of};
 use super::{RequestHandler, failed};
 use crate::config::Mode;
 use crate::control::{Caller, NotDone, Refusal, Reply, Several};
-use crate::engine::Source;
 use crate::journal::Record;
 use crate::journal::format::duration;
 use crate::packet::command::Command;
 
 /// Orders that may be under way at the same time; of more, the longest waiting are given up.
 const ORDERS_MAX: usize = 64;
+
+/// Sources that the packet thread blocks at a time, in a transaction: some milliseconds of it, after
+/// which it looks for packets again.
+const SOURCES_MAX: usize = 400;
 
 /// An order without another part for so long is broken off.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -122,18 +125,25 @@ impl RequestHandler {
                 }
             }
         }
-        let asked: Vec<Source> = sources.clone();
-        let text = order.reason.clone();
-        let errors =
-            self.packets.ask(|answer| Command::BlockSeveral { sources, timeout, text, answer })?;
-        for (at, error) in errors {
-            let (Some(place), Some(source)) = (places.get(at), asked.get(at)) else { continue };
-            // Which entry stands against it, where it is that.
-            let why = match self.refuse_protected(*source) {
-                Err(why) => why,
-                Ok(()) => super::changes::not_blocked(*source, error),
-            };
-            refused.push(NotDone::new(*place, why));
+        for (sources, places) in sources.chunks(SOURCES_MAX).zip(places.chunks(SOURCES_MAX)) {
+            let (text, asked) = (order.reason.clone(), sources.to_vec());
+            let errors = self.packets.ask(|answer| Command::BlockSeveral {
+                sources: asked,
+                timeout,
+                text,
+                answer,
+            })?;
+            for (at, error) in errors {
+                let (Some(place), Some(source)) = (places.get(at), sources.get(at)) else {
+                    continue;
+                };
+                // Which entry stands against it, where it is that.
+                let why = match self.refuse_protected(*source) {
+                    Err(why) => why,
+                    Ok(()) => super::changes::not_blocked(*source, error),
+                };
+                refused.push(NotDone::new(*place, why));
+            }
         }
         refused.sort_by_key(|not_done| not_done.at);
         Ok(refused)
