@@ -82,6 +82,9 @@ pub mod sys;
 pub(crate) mod time;
 pub mod wire;
 
+#[cfg(test)]
+mod schema;
+
 /// Parser of manual pages, for tests.
 #[cfg(test)]
 #[path = "../tests/support/mdoc.rs"]

@@ -58,6 +58,19 @@ impl ClientError {
         }
     }
 
+    /// The kind of error in a word, which programs rely on.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::NotPermitted { .. } => "not-permitted",
+            Self::Late => "late",
+            Self::Closed => "closed",
+            Self::Lost(_) => "lost",
+            Self::Unintelligible(_) => "unintelligible",
+            Self::Refused(refusal) => refusal.kind.code(),
+        }
+    }
+
     /// What the user can do; may be empty.
     pub fn remedy(&self) -> &str {
         match self {

@@ -26,8 +26,7 @@ pub use protocol::{
     AllowRow, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, Decisions, Decoys,
     EventStore, HistoryRow, Intake, Kind, NotDone, Observed, Outcome, Past, PortName, PortUse,
     Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses, Rights, RulesState,
-    Selection,
-    Several, Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow,
-    Tracked, Watching, WouldBeRow,
+    Selection, Several, Shown, Stamp, Standing, State, Status, Store, Target, Tested, TestedPort,
+    TouchedRow, Tracked, Watching, WouldBeRow,
 };
 pub use server::{Feed, Server};

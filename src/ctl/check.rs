@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::diagnostics::diagnostics;
 use super::failure::Failure;
 use super::run::{document, status_of};
 use super::status;
@@ -35,10 +36,12 @@ pub(super) fn run(
     match result {
         Ok(Loaded { warnings, from, replaced, .. }) if as_json => {
             let from = from.map(|file| file.to_string_lossy().into_owned());
-            let findings = texts(&warnings);
+            let remarks = diagnostics(&warnings);
             document(
                 out,
-                &json!({"ok": true, "file": from, "findings": findings, "replaced": replaced}),
+                &json!({
+                    "ok": true, "file": from, "findings": texts(&warnings), "diagnostics": remarks, "replaced": replaced
+                }),
             )?;
         }
         Ok(loaded) => {
@@ -51,7 +54,11 @@ pub(super) fn run(
             writeln!(out, "{}: good", printable(&loaded.source()))?;
         }
         Err(Refused { findings }) if as_json => {
-            document(out, &json!({"ok": false, "file": shown, "findings": texts(&findings)}))?;
+            let faults = diagnostics(&findings);
+            document(
+                out,
+                &json!({"ok": false, "file": shown, "findings": texts(&findings), "diagnostics": faults}),
+            )?;
             return Ok(status::CONFIGURATION);
         }
         Err(refused) => return Err(Failure::Configuration(refused.to_string())),

@@ -6,6 +6,7 @@ use std::io;
 use super::status;
 use crate::control::client::ClientError;
 use crate::control::protocol::Target;
+use crate::journal::error_document::ErrorDocument;
 use crate::journal::format::{printable, printable_lines};
 
 /// Why a subcommand failed.
@@ -53,28 +54,58 @@ impl Failure {
         }
     }
 
-    /// The lines for standard error.
-    pub(super) fn text(&self) -> String {
+    /// What went wrong, and what the user can do; the latter may be empty.
+    fn parts(&self) -> (String, String) {
         match self {
             Self::Client(error) => {
                 let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-                let mut text = format!("portsentryctl: {}\n", printable_lines(&format!("{error}{cause}")).trim_end());
-                if !error.remedy().is_empty() {
-                    text.push_str(&format!("  {}\n", printable(error.remedy())));
-                }
-                text
+                let message = format!("{error}{cause}").trim_end().to_owned();
+                (message, error.remedy().to_owned())
             }
-            Self::Output(error) => format!("portsentryctl: cannot write the output: {error}\n"),
-            Self::Answer => "portsentryctl: the daemon answered another question\n  use portsentryctl of the same version as the daemon\n".to_owned(),
+            Self::Output(error) => (format!("cannot write the output: {error}"), String::new()),
+            Self::Answer => (
+                "the daemon answered another question".to_owned(),
+                "use portsentryctl of the same version as the daemon".to_owned(),
+            ),
             Self::OwnSession(target) => {
                 let (message, remedy) = own_session(*target);
-                format!("portsentryctl: {message}\n  {remedy}\n")
+                (message, remedy.to_owned())
             }
-            Self::Usage(message, remedy) => format!("portsentryctl: {message}\n  {remedy}\n"),
-            Self::NotConfirmed => "portsentryctl: nothing was changed\n".to_owned(),
-            Self::Configuration(findings) => format!("{}\n", printable_lines(findings).trim_end()),
-            Self::File(_, message, remedy) => format!("portsentryctl: {}\n  {}\n", printable(message), printable(remedy)),
+            Self::Usage(message, remedy) => ((*message).to_owned(), (*remedy).to_owned()),
+            Self::NotConfirmed => ("nothing was changed".to_owned(), String::new()),
+            Self::Configuration(findings) => (findings.trim_end().to_owned(), String::new()),
+            Self::File(_, message, remedy) => (message.clone(), remedy.clone()),
         }
+    }
+
+    /// The lines for standard error.
+    pub(super) fn text(&self) -> String {
+        let (message, remedy) = self.parts();
+        let message = printable_lines(&message);
+        let mut text = match self {
+            Self::Configuration(_) => format!("{message}\n"),
+            _ => format!("portsentryctl: {message}\n"),
+        };
+        if !remedy.is_empty() {
+            text.push_str(&format!("  {}\n", printable(&remedy)));
+        }
+        text
+    }
+
+    /// The object for standard error.
+    pub(super) fn document(&self) -> ErrorDocument {
+        let (message, remedy) = self.parts();
+        let code = match self {
+            Self::Client(error) => error.code(),
+            Self::Output(_) => "output",
+            Self::Answer => "unintelligible",
+            Self::OwnSession(_) => "own-session",
+            Self::Usage(..) => "usage",
+            Self::NotConfirmed => "not-confirmed",
+            Self::Configuration(_) => "configuration",
+            Self::File(..) => "file",
+        };
+        ErrorDocument::new(code, message, remedy, self.exit_status())
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::args::Import;
+use super::diagnostics::{Diagnostic, diagnostics};
 use super::failure::Failure;
 use super::run::document;
 use super::status;
@@ -41,7 +42,11 @@ pub(super) fn run(
     let (yaml, findings) = match translate(options, &mut untrusted)? {
         Ok(classic::Import { yaml, findings }) => (yaml, findings),
         Err(Refused { findings }) if json => {
-            document(out, &json!({"ok": false, "file": null, "findings": texts(&findings)}))?;
+            let faults = diagnostics(&findings);
+            document(
+                out,
+                &json!({"ok": false, "file": null, "yaml": null, "findings": texts(&findings), "diagnostics": faults}),
+            )?;
             return Ok(status::CONFIGURATION);
         }
         Err(refused) => {
@@ -58,11 +63,17 @@ pub(super) fn run(
     // Drop-ins that were there before come into force with it.
     let loaded = to.and_then(|to| config::load(to).ok());
     let replaced = loaded.map(|loaded| loaded.replaced).unwrap_or_default();
+    let doubts: Vec<Diagnostic> = untrusted.iter().map(|text| Diagnostic::of_text(text)).collect();
+    let changes: Vec<Diagnostic> = replaced.iter().map(|text| Diagnostic::of_text(text)).collect();
     let told = [texts(&findings), untrusted, texts(&remarks), replaced].concat();
     if json {
+        let objects = [diagnostics(&findings), doubts, diagnostics(&remarks), changes].concat();
         let shown = if to.is_none() { Some(&yaml) } else { None };
         let file = to.map(Path::to_string_lossy);
-        document(out, &json!({"ok": true, "file": file, "yaml": shown, "findings": told}))?;
+        document(
+            out,
+            &json!({"ok": true, "file": file, "yaml": shown, "findings": told, "diagnostics": objects}),
+        )?;
         return Ok(status::DONE);
     }
     for line in &told {

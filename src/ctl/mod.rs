@@ -5,6 +5,7 @@
 mod args;
 mod check;
 mod csv;
+pub(crate) mod diagnostics;
 mod failure;
 mod health;
 mod import;
@@ -13,10 +14,10 @@ mod metrics;
 mod observed;
 mod overview;
 mod responses;
-mod run;
+pub(crate) mod run;
 mod screen;
 mod session;
-mod several;
+pub(crate) mod several;
 mod show;
 mod table;
 mod timeline;
@@ -26,6 +27,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+
+use crate::journal::error_document::ErrorDocument;
 
 pub use args::{AllowCommand, Arguments, Command, History, Import, List, ObserveCommand, Sort};
 pub use show::Zone;
@@ -54,11 +57,20 @@ pub fn main() -> ExitCode {
     screen::Screen::look();
     let mut err = io::stderr().lock();
     let zone = Zone::system().unwrap_or_else(|unknown| {
-        let _ = writeln!(err, "portsentryctl: {unknown}");
+        // In JSON all times are in UTC.
+        if !wants_json(std::env::args_os()) {
+            let _ = writeln!(err, "portsentryctl: {unknown}");
+        }
         Zone::utc()
     });
     let mut out = io::BufWriter::new(io::stdout().lock());
     ExitCode::from(run(std::env::args_os(), &mut out, &mut err, &zone))
+}
+
+/// Whether a command line asks for JSON, even one that is wrong.
+fn wants_json(arguments: impl IntoIterator<Item = OsString>) -> bool {
+    let options = arguments.into_iter().take_while(|argument| argument != "--");
+    options.skip(1).any(|argument| argument == "--json")
 }
 
 /// Runs the program with the given outputs; returns the exit status.
@@ -68,12 +80,18 @@ pub fn run(
     err: &mut dyn Write,
     zone: &Zone,
 ) -> u8 {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap reports --help and --version as errors that go to standard output.
             if error.use_stderr() {
-                let _ = write!(err, "{error}").and_then(|()| err.flush());
+                let text = if wants_json(arguments) {
+                    ErrorDocument::of_command_line(&error.to_string(), status::USAGE).line()
+                } else {
+                    error.to_string()
+                };
+                let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
                 return status::USAGE;
             }
             let _ = write!(out, "{error}").and_then(|()| out.flush());
@@ -89,7 +107,8 @@ pub fn run(
         Err(failure) => {
             let _ = out.flush();
             // If standard error is closed, the exit status is all that is left.
-            let _ = err.write_all(failure.text().as_bytes()).and_then(|()| err.flush());
+            let text = if arguments.json { failure.document().line() } else { failure.text() };
+            let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
             failure.exit_status()
         }
     }

@@ -20,6 +20,7 @@ use crate::control::protocol::{
 };
 use crate::ctl::Zone;
 use crate::journal::format::{printable_json, printable_lines};
+use crate::journal::typed;
 
 /// Bytes read of an answer on the terminal.
 const ANSWER_BYTES_MAX: u64 = 100;
@@ -209,9 +210,11 @@ fn confirmed(arguments: &Arguments, err: &mut dyn Write) -> Result<bool, Failure
 
 /// The JSON document of `show`.
 #[derive(Serialize)]
-struct Document<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Document<'a> {
     #[serde(flatten)]
     shown: &'a Shown,
+    /// What is stored of it, oldest first.
     history: &'a [HistoryRow],
 }
 
@@ -305,8 +308,8 @@ impl<'o, F, const N: usize> Rows<'o, F, N> {
         F: Fn(T) -> [String; N],
     {
         if self.json {
-            let text = serde_json::to_string(&row).map_err(io::Error::other)?;
-            write!(self.out, "{}{}", self.before, printable_json(&text))?;
+            let text = typed::line(&row).map_err(io::Error::other)?;
+            write!(self.out, "{}{text}", self.before)?;
             self.before = ",\n  ";
         } else {
             self.table.row(self.out, (self.cells)(row))?;
@@ -338,6 +341,5 @@ fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> R
 
 /// Prints a JSON document.
 pub(super) fn document(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
-    writeln!(out, "{}", printable_json(&text))
+    writeln!(out, "{}", typed::document(value).map_err(io::Error::other)?)
 }

@@ -16,6 +16,7 @@ use super::run::document;
 use super::{session, status};
 use crate::control::client::Client;
 use crate::control::protocol::{NotDone, Reply, Request, Several, TARGETS_MAX, Target};
+use crate::journal::error_document::ErrorDocument;
 use crate::journal::format::printable;
 
 /// Bytes of a line of a file that are read: no address is so long, and the rest is passed over.
@@ -33,7 +34,8 @@ pub(super) struct Options<'a> {
 
 /// One that is not done, and where it stands.
 #[derive(Debug, Serialize)]
-struct Wrong {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Wrong {
     /// As it is written.
     target: String,
     file: Option<String>,
@@ -231,9 +233,32 @@ fn finish(
         writeln!(out, "{}", crate::journal::format::printable_lines(&message))?;
     }
     out.flush()?;
-    for wrong in wrong {
-        write!(err, "{wrong}")?;
+    match (arguments.json, wrong.len()) {
+        (true, 0) => {}
+        (true, count) => {
+            let message = format!("{count} are not {done}");
+            let remedy = "see \"refused\" of the document".to_owned();
+            let error = ErrorDocument::new("not-all", message, remedy, code);
+            err.write_all(error.line().as_bytes())?;
+        }
+        (false, _) => wrong.iter().try_for_each(|wrong| write!(err, "{wrong}"))?,
     }
     err.flush()?;
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_one_fault_and_its_rest_no_address() {
+        let mut wanted = Wanted::default();
+        let text = format!("192.0.2.1\n{} 192.0.2.2\n192.0.2.3", "x".repeat(3 * 4096));
+        wanted.read_lines(text.as_bytes()).unwrap();
+        let lines: Vec<_> = wanted.targets.iter().map(|(_, line)| *line).collect();
+        assert_eq!(lines, [Some(1), Some(3)]);
+        assert_eq!(wanted.wrong.len(), 1);
+        assert!(wanted.wrong[0].line == Some(2) && wanted.wrong[0].target.len() <= 4096);
+    }
 }

@@ -244,29 +244,8 @@ fn decisions(engine: &engine::Status) -> Decisions {
         refused: engine.refused,
         not_blocked: reasons
             .filter(|(_, count)| *count > 0)
-            .map(|(why, count)| (not_blocked(*why).to_owned(), count))
+            .map(|(why, count)| (why.code().to_owned(), count))
             .collect(),
-    }
-}
-
-/// The word for a reason: programs rely on it, and its text is for people.
-fn not_blocked(why: NotBlocked) -> &'static str {
-    match why {
-        NotBlocked::NeverBlock => "never_block",
-        NotBlocked::ObserveSlow => "observe_slow",
-        NotBlocked::ObserveBlock => "observe_block",
-        NotBlocked::TcpLog => "tcp_log",
-        NotBlocked::TcpCommand => "tcp_command",
-        NotBlocked::UdpLog => "udp_log",
-        NotBlocked::UdpCommand => "udp_command",
-        NotBlocked::UnprovenReport => "unproven_report",
-        NotBlocked::Slowed => "slowed",
-        NotBlocked::Nat64 => "nat64",
-        NotBlocked::PerMinute => "per_minute",
-        NotBlocked::Total => "total",
-        NotBlocked::Ambiguous => "ambiguous",
-        NotBlocked::Unwatched => "unwatched",
-        NotBlocked::Ping => "ping",
     }
 }
 

@@ -92,6 +92,27 @@ impl NotBlocked {
             Self::Ping => "pings are only reported",
         }
     }
+
+    /// The word for it: programs rely on it, and the text is for people.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NeverBlock => "never_block",
+            Self::ObserveSlow => "observe_slow",
+            Self::ObserveBlock => "observe_block",
+            Self::TcpLog => "tcp_log",
+            Self::TcpCommand => "tcp_command",
+            Self::UdpLog => "udp_log",
+            Self::UdpCommand => "udp_command",
+            Self::UnprovenReport => "unproven_report",
+            Self::Slowed => "slowed",
+            Self::Nat64 => "nat64",
+            Self::PerMinute => "per_minute",
+            Self::Total => "total",
+            Self::Ambiguous => "ambiguous",
+            Self::Unwatched => "unwatched",
+            Self::Ping => "ping",
+        }
+    }
 }
 
 /// Whether a source has passed the trigger, whether or not it is blocked.

@@ -49,7 +49,7 @@ pub(crate) use many::MANY;
 pub use observed::{OBSERVED_MAX, ObservedView, WouldBe};
 pub use offenders::{OFFENDERS_MAX, Offender};
 pub use policy::Policy;
-pub use reason::Reason;
+pub use reason::{COMMENT_MAX, Reason};
 pub use refusal::Refusal;
 pub use slowed::{ProofView, SLOWED_BYTES, SLOWED_MAX, SlowedView};
 pub use source::{Source, nat64, widened};

@@ -28,7 +28,7 @@ pub enum Reason {
 }
 
 /// Longest comment that nft(8) reads and writes, bytes.
-pub(super) const COMMENT_MAX: usize = 128;
+pub const COMMENT_MAX: usize = 128;
 
 impl Reason {
     /// The scan kind, for blocks that follow from a scan.

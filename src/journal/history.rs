@@ -225,6 +225,7 @@ pub struct Entry {
 
 /// What happened to a host: the last word of its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It was blocked.

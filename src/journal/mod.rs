@@ -5,6 +5,7 @@
 //! target, which may hang. Callers never wait: the queues are bounded, and items that do not fit are
 //! counted and the count is logged. [`limit`] bounds the lines that packets cause.
 
+pub(crate) mod error_document;
 mod event;
 pub(crate) mod format;
 mod global;
@@ -14,6 +15,7 @@ pub(crate) mod names;
 mod outlet;
 pub mod record;
 pub mod sink;
+pub(crate) mod typed;
 
 mod writer;
 

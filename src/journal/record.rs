@@ -56,6 +56,7 @@ const TEXT_MAX: usize = 1000;
 
 /// What came of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// A block is in force, or ordered.

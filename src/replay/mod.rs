@@ -45,6 +45,7 @@ use crate::capture::files::{self, Damage, Format, Packet, Reader};
 use crate::config::{self, Config};
 use crate::engine::{MonoTime, Policy};
 use crate::errors::error_chain;
+use crate::journal::error_document::ErrorDocument;
 use crate::wire;
 
 /// The word of the command line.
@@ -138,21 +139,46 @@ struct Outcome<'a> {
 
 /// Runs `portsentry replay` with these words of the command line, the program's name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let is_json = arguments
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--json" || word == "--jsonl");
     let words = arguments.into_iter().enumerate().filter(|(at, _)| *at != 1).map(|(_, word)| word);
     let options = match Options::try_parse_from(words) {
         Ok(options) => options,
         Err(error) => {
-            let _ = error.print();
+            if is_json && error.use_stderr() {
+                let document = ErrorDocument::of_command_line(&error.to_string(), EX_USAGE);
+                let _ = io::stderr().write_all(document.line().as_bytes());
+            } else {
+                let _ = error.print();
+            }
             return if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
         }
     };
     match run(&options) {
         Ok(code) => code,
         Err(Failure(status, message)) => {
-            let _ = writeln!(io::stderr(), "portsentry: {message}");
+            report(is_json, status, message);
             ExitCode::from(status)
         }
     }
+}
+
+/// Writes an error to standard error.
+fn report(is_json: bool, status: u8, message: String) {
+    let line = if is_json {
+        let code = match status {
+            EX_DATAERR => "no-capture",
+            EX_NOINPUT => "file",
+            EX_CONFIG => "configuration",
+            _ => "failed",
+        };
+        ErrorDocument::new(code, message, String::new(), status).line()
+    } else {
+        format!("portsentry: {message}\n")
+    };
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 fn run(options: &Options) -> Result<ExitCode, Failure> {
@@ -168,7 +194,8 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     }
     let mut policy = Policy::from_config(&loaded.config);
     policy.allow = policy.allow.networks().iter().chain(&loaded.ignored).copied().collect();
-    let (inputs, worst) = open(&options.files);
+    let is_json = options.json || options.jsonl;
+    let (inputs, worst) = open(&options.files, is_json);
     if inputs.is_empty() {
         return Ok(ExitCode::from(worst));
     }
@@ -178,7 +205,7 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
     let outcome = replay(options, &loaded.config, policy, inputs, events);
     for Input { place, damage, .. } in &outcome.inputs {
         if let Some(damage) = damage {
-            let _ = writeln!(io::stderr(), "portsentry: {}: {damage}", place.name());
+            report(is_json, EX_DATAERR, format!("{}: {damage}", place.name()));
         }
     }
     let written = if options.json {
@@ -198,7 +225,7 @@ fn run(options: &Options) -> Result<ExitCode, Failure> {
 
 /// Opens the files, in the order of their first packets. Those that cannot be replayed are reported;
 /// returns also the exit status that they cause.
-fn open(paths: &[PathBuf]) -> (Vec<Input>, u8) {
+fn open(paths: &[PathBuf], is_json: bool) -> (Vec<Input>, u8) {
     let mut worst = 0;
     let mut inputs = Vec::new();
     for path in paths {
@@ -206,7 +233,7 @@ fn open(paths: &[PathBuf]) -> (Vec<Input>, u8) {
             Ok(input) => inputs.push(input),
             Err(Failure(status, message)) => {
                 worst = worst.max(status);
-                let _ = writeln!(io::stderr(), "portsentry: {}: {message}", path.display());
+                report(is_json, status, format!("{}: {message}", path.display()));
             }
         }
     }

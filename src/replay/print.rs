@@ -14,7 +14,8 @@ use super::{Input, Outcome};
 use crate::capture::files::link;
 use crate::config::LogFormat;
 use crate::engine::Source;
-use crate::journal::format::{self, duration, printable, printable_json};
+use crate::journal::format::{self, duration, printable};
+use crate::journal::typed;
 
 /// Kinds of a packet that the text names, if there were any.
 const PHRASES: [(Skipped, &str); 4] = [
@@ -253,8 +254,7 @@ pub(super) fn json(
         "detected": detected,
         "campaigns": campaigns,
     });
-    let text = serde_json::to_string_pretty(&document).map_err(io::Error::other)?;
-    writeln!(out, "{}", printable_json(&text))
+    writeln!(out, "{}", typed::document(&document).map_err(io::Error::other)?)
 }
 
 fn file_json(input: &Input) -> Value {

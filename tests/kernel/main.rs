@@ -56,6 +56,7 @@ mod responses;
 mod route;
 mod rules_first;
 mod ruleset;
+mod schemas;
 mod services;
 mod several;
 mod shared_host;

@@ -13,7 +13,7 @@ use support::daemon::{AT_DEFAULTS, Daemon, program};
 use support::netns::Running;
 use support::scene::{DEVICE, Scene};
 use support::schedule;
-use support::{done, eventually, missing, output};
+use support::{done, eventually, missing, output, schema};
 
 const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/record.py");
 
@@ -45,7 +45,12 @@ fn replay(capture: &Path, configuration: &Path, words: &[&str]) -> Value {
     // A user who may do nothing.
     let report = output(&program(), &words, Duration::from_secs(60));
     assert_eq!(String::from_utf8_lossy(&report.stderr), "");
-    serde_json::from_str(&done(&report)).unwrap()
+    let document = serde_json::from_str(&done(&report)).unwrap();
+    schema::check("replay", &document);
+    let events = |word| if word == "--json" { "--jsonl" } else { word };
+    let words: Vec<&str> = words.into_iter().map(events).collect();
+    schema::check_events(&done(&output(&program(), &words, Duration::from_secs(60))));
+    document
 }
 
 fn address(index: usize, six: bool) -> String {

@@ -1,6 +1,6 @@
 //! The control socket and `portsentryctl`: real sockets, and clients of which some are hostile.
 
-mod fake;
+pub mod fake;
 
 use crate::support;
 
@@ -154,7 +154,11 @@ ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  PASSED  SINCE       
     assert_eq!(
         list[0],
         serde_json::json!({"address": "10.77.1.1", "state": "blocked", "cause": "unproven", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
-            "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": [], "campaign": null})
+        "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": [], "campaign": null,
+        "explanation": {
+            "code": "scan", "text": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
+            "ports": [{"transport": "tcp", "number": 1}, {"transport": "tcp", "number": 2}, {"transport": "tcp", "number": 3}]
+        }})
     );
     assert_eq!(list[1]["expires_in"], serde_json::Value::Null);
 }
@@ -228,7 +232,8 @@ fn what_would_happen_to_an_address_is_told_port_by_port() {
     );
     let tested = json(&daemon.ctl("test --json 10.77.1.1 23").1);
     let port = serde_json::json!({
-        "port": "tcp/23", "use": "watched", "outcome": "either_way", "is_probe": true
+        "port": "tcp/23", "target_port": {"transport": "tcp", "number": 23}, "use": "watched",
+        "outcome": "either_way", "is_probe": true
     });
     assert_eq!((&tested["standing"], &tested["ports"][0]), (&"slowed".into(), &port));
     for wrong in ["0", "65536", "ssh", "tcp/", "sctp/22", "tcp/22/1", "-1"] {

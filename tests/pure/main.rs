@@ -26,3 +26,4 @@ mod helper;
 mod import;
 mod manual;
 mod recipes;
+mod schemas;

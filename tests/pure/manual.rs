@@ -316,11 +316,21 @@ fn every_option_and_mode_word_of_the_daemon_is_in_its_page_and_no_others() {
     assert_eq!(synopsis, all);
 }
 
+/// Keys that stand beside those in words: the page describes them once for all documents.
+const TYPED: [&str; 6] = [
+    "target_port",
+    "target_ports",
+    "service_ports",
+    "port_ranges",
+    "explanation",
+    "not_blocked_because",
+];
+
 /// Every key of a JSON document.
 fn json_keys(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(pairs) => {
-            for (key, value) in pairs {
+            for (key, value) in pairs.iter().filter(|(key, _)| !TYPED.contains(&key.as_str())) {
                 found.insert(key.clone());
                 json_keys(value, found);
             }
@@ -714,11 +724,12 @@ fn keys_of(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Array(rows) => keys_of(&rows[0]),
         Value::Object(object) => {
-            let inner = object.values().filter(|value| {
+            let plain = || object.iter().filter(|(key, _)| !TYPED.contains(&key.as_str()));
+            let inner = plain().map(|(_, value)| value).filter(|value| {
                 value.is_object()
                     || value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object))
             });
-            object.keys().cloned().chain(inner.flat_map(keys_of)).collect()
+            plain().map(|(key, _)| key.clone()).chain(inner.flat_map(keys_of)).collect()
         }
         other => panic!("{other}"),
     }
@@ -904,6 +915,8 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         let names = item.head.strip_prefix("Ic ").unwrap();
         told.extend(names.split(" , ").map(|name| (name.to_owned(), arguments(&item.body, "Cm"))));
     }
+    let typed = arguments(&section(&page("portsentryctl.8"), "JSON OUTPUT"), "Ql");
+    assert!(TYPED.iter().all(|key| typed.contains(*key)), "{typed:?}");
     // Its objects are events: portsentry(8) has their keys.
     assert_eq!(told.remove("watch"), Some(BTreeSet::new()));
     // Its form is Prometheus'.

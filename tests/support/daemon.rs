@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::netns::Namespace;
-use super::{eventually, output};
+use super::{eventually, output, schema};
 
 /// A running daemon with its own files; killed when dropped.
 pub struct Daemon<'a> {
@@ -182,7 +182,7 @@ impl<'a> Daemon<'a> {
         output(env!("CARGO_BIN_EXE_portsentryctl"), &words, Duration::from_secs(20))
     }
 
-    /// Runs `portsentryctl --json`, which must succeed, and parses its output.
+    /// Runs `portsentryctl --json`, which must succeed; returns its output, which is as its schema says.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut words = vec!["--json"];
         words.extend_from_slice(arguments);
@@ -193,8 +193,12 @@ impl<'a> Daemon<'a> {
             String::from_utf8_lossy(&output.stderr),
             self.log()
         );
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)))
+        let document = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stdout)));
+        if let Some(name) = schema::of(arguments) {
+            schema::check(name, &document);
+        }
+        document
     }
 
     /// A memory value of its /proc/PID/status in kB (proc_pid_status(5)): `VmRSS` is resident

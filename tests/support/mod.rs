@@ -20,6 +20,7 @@ pub mod netns;
 pub mod predecessor;
 pub mod scene;
 pub mod schedule;
+pub mod schema;
 pub mod tables;
 
 use std::collections::BTreeMap;

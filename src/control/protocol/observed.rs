@@ -8,6 +8,7 @@ use super::target::Target;
 
 /// What observe mode would have slowed or blocked since observing began.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Observed {
     /// The mode now: `enforce` or `observe`.
     pub mode: String,
@@ -25,6 +26,7 @@ pub struct Observed {
 
 /// A source that would have been slowed or blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WouldBeRow {
     /// The host, or IPv6 prefix.
     pub address: Target,

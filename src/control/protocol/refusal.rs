@@ -43,6 +43,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The word for it in JSON.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::BadRequest => "bad-request",
+            Self::Busy => "busy",
+            Self::Failed => "failed",
+            Self::NotPermitted => "not-permitted",
+            Self::Configuration => "configuration",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The exit status of `portsentryctl` (sysexits(3head), and 1 for "no").
     pub fn exit_status(self) -> u8 {
         match self {

@@ -112,6 +112,7 @@ impl From<Refusal> for Reply {
 
 /// What happens to a source's packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// All are dropped.
@@ -125,6 +126,7 @@ pub enum State {
 
 /// Why a source is blocked or slowed, in kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Another program added the element.
@@ -142,6 +144,7 @@ pub enum Cause {
 
 /// What is known of a campaign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CampaignFigures {
     /// The program whose packets its sources send; null: they share a network.
     pub program: Option<String>,
@@ -157,6 +160,7 @@ pub struct CampaignFigures {
 
 /// One block, or one slowed source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BlockRow {
     /// The blocked or slowed host, IPv6 prefix or network.
     pub address: Target,
@@ -198,6 +202,7 @@ pub struct BlockRow {
 
 /// One address or network that is never blocked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AllowRow {
     /// Address or network.
     pub address: Target,
@@ -211,6 +216,7 @@ pub struct AllowRow {
 
 /// An event of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HistoryRow {
     /// Its time of day.
     pub at: Stamp,
@@ -266,6 +272,7 @@ pub struct HistoryRow {
 
 /// A port that a source touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TouchedRow {
     /// When, the last time.
     pub at: Stamp,
@@ -338,6 +345,7 @@ impl From<Record> for HistoryRow {
 
 /// The state of an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shown {
     /// The requested address.
     pub address: Target,
@@ -386,6 +394,7 @@ pub struct Shown {
 
 /// What a slowed source's retransmissions say about its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Proof {
     /// Evidence that it sees our answers, in bits; below 0: that it does not.
     pub bits: i32,

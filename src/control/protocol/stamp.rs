@@ -48,3 +48,14 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+impl schemars::JsonSchema for Stamp {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Stamp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "date-time", "pattern": "Z$" })
+    }
+}

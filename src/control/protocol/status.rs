@@ -8,6 +8,7 @@ use super::stamp::Stamp;
 
 /// The daemon's status.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// `enforce` or `observe`.
     pub mode: String,
@@ -138,6 +139,7 @@ pub struct Rights {
 
 /// Whether the kernel's rules are those in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RulesState {
     /// They are.
@@ -152,6 +154,7 @@ pub enum RulesState {
 
 /// When the configuration was read last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConfigLoaded {
     /// When.
     pub at: Stamp,
@@ -161,6 +164,7 @@ pub struct ConfigLoaded {
 
 /// Counts of decisions since the start.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Decisions {
     /// Blocks that began.
     pub blocks: u64,
@@ -176,6 +180,7 @@ pub struct Decisions {
 
 /// The kernel's table of tracked connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tracked {
     /// Connections in it.
     pub connections: u64,
@@ -185,6 +190,7 @@ pub struct Tracked {
 
 /// Blocks in force, by their cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Causes {
     /// Of scans by sources that are proven.
     pub proven: u64,
@@ -199,6 +205,7 @@ pub struct Causes {
 /// Counts of incoming packets since the start: `logged` is the sum of `judged`, `passed_over`, and
 /// the status' `shed` and `lost`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Intake {
     /// Packets that the kernel has logged, including lost ones.
     pub logged: u64,
@@ -219,6 +226,7 @@ pub struct Intake {
 
 /// The queues of `capture.method: nfqueue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Queues {
     /// Waiting probes.
     pub probes: u32,
@@ -237,6 +245,7 @@ pub struct Queues {
 
 /// Counts of repairs after another program changed the table.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Repairs {
     /// Since the start.
     pub count: u64,
@@ -250,6 +259,7 @@ pub struct Repairs {
 
 /// Counts of `respond.command` since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Responses {
     /// Commands that ended or could not be started.
     pub commands: u64,
@@ -261,6 +271,7 @@ pub struct Responses {
 
 /// The event store's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EventStore {
     /// `ok`, `failing`, or `off`.
     pub state: String,
@@ -274,6 +285,7 @@ pub struct EventStore {
 
 /// The state store's status.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Store {
     /// `ok`, or `failing`: a reboot may lose the current blocks.
     pub state: String,
@@ -289,6 +301,7 @@ pub struct Store {
 
 /// Counts of the decoys of connect mode since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Decoys {
     /// Handshakes completed.
     pub connections: u64,
@@ -309,6 +322,7 @@ pub struct Decoys {
 /// Counts of the reflex since the start: the rules count a source's ports, and hold it when it
 /// exceeds the trigger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reflex {
     /// Holds that were reported to the daemon.
     pub holds: u64,
@@ -332,6 +346,7 @@ pub struct Reflex {
 
 /// The watched ports of one transport.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Watching {
     /// `tcp`, `udp`.
     pub transport: String,

@@ -25,6 +25,7 @@ impl<'de> Deserialize<'de> for PortName {
 
 /// What would happen to packets of an address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tested {
     /// The address.
     pub address: Target,
@@ -51,6 +52,7 @@ pub struct Tested {
 
 /// How the rules treat an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// As any other: its probes count.
@@ -67,6 +69,7 @@ pub enum Standing {
 
 /// What would happen to a packet to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TestedPort {
     /// The port.
     pub port: PortName,
@@ -81,6 +84,7 @@ pub struct TestedPort {
 
 /// What is behind a port of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PortUse {
     /// A service listens, or did within a day.
@@ -95,6 +99,7 @@ pub enum PortUse {
 
 /// What happens to a packet that opens a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It passes: other firewalls and the kernel decide, which refuses a closed port.
@@ -107,4 +112,15 @@ pub enum Outcome {
     EitherWay,
     /// It is dropped.
     Dropped,
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for PortName {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PortName".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^(tcp|udp)/[0-9]+$" })
+    }
 }

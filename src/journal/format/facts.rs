@@ -305,30 +305,23 @@ fn why(reason: &Reason) -> [Fact; 3] {
     [
         ("scan", reason.scan().map(ScanKind::name).into()),
         ("proven", reason.proven().into()),
-        ("reason", short(&reason.to_string()).into()),
+        // It stands in a JSON object twice.
+        ("reason", start(&reason.to_string(), 1000).into()),
     ]
 }
 
+/// Programs rely on these: kinds and keys may be added, never removed.
 #[cfg(test)]
-mod tests {
-    use super::super::{LINE_MAX, json, lines, message, samples};
-    use super::*;
-    use crate::config::LogFormat;
-    use crate::probe::Transport;
-    use log::Level;
-    use std::collections::BTreeSet;
-
-    /// Programs rely on these: kinds and keys may be added, never removed.
-    const EVENTS: &str = "\
+pub(crate) const EVENTS: &str = "\
 starting: version
 watching: transport mode ports ranges excluded services
 active:
-scan: address name source destination port ip_options blocking scan proven reason not_blocked would_be
-slowed: address name port timeout blocking scan proven reason
-continues: address name port state scan proven reason
-campaign: address name program sources ports port state timeout
+scan: address name source destination port target_port ip_options blocking scan proven reason explanation not_blocked not_blocked_because would_be
+slowed: address name port target_port timeout blocking scan proven reason explanation
+continues: address name port target_port state scan proven reason explanation
+campaign: address name program sources ports port target_port state timeout
 released: address name ending dropped passed
-blocked: address name port timeout renewed renewals scan proven reason
+blocked: address name port target_port timeout renewed renewals scan proven reason explanation
 block-failed: address name error
 unblocked: address name ending
 exempted: address name network
@@ -353,6 +346,15 @@ error: message
 held-back: lines within message
 stopping: blocks_left
 message: module message";
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LINE_MAX, json, lines, message, samples};
+    use super::*;
+    use crate::config::LogFormat;
+    use crate::probe::Transport;
+    use log::Level;
+    use std::collections::BTreeSet;
 
     /// The keys of a kind of event, after `event`.
     fn keys_of(kind: &str) -> impl Iterator<Item = &'static str> {

@@ -8,11 +8,16 @@ use serde_json::Value;
 use super::facts::{Fact, facts};
 use super::{LINE_MAX, first_bytes, level, replaced};
 use crate::journal::Event;
+use crate::journal::typed::beside_fact;
 
 /// The event as one object.
 pub(crate) fn line(event: &Event) -> String {
     let mut all: Vec<Fact> = vec![("time", time(event.at)), ("level", level_name(level(event)))];
-    all.extend(facts(event));
+    for (key, value) in facts(event) {
+        let typed = beside_fact(key, &value);
+        all.push((key, value));
+        all.extend(typed);
+    }
     object(&all)
 }
 
@@ -83,11 +88,11 @@ mod tests {
                 1,
                 Some("never-block address")
             ))),
-            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","name":null,"source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","not_blocked":"never-block address","would_be":null}"#
+            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"scan","address":"2001:db8::7","name":null,"source":"2001:db8::/64","destination":"192.0.2.1","port":"tcp/1","target_port":{"number":1,"transport":"tcp"},"ip_options":false,"blocking":false,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","explanation":{"code":"scan","ports":[{"number":1,"transport":"tcp"},{"number":2,"transport":"tcp"},{"number":3,"transport":"tcp"}],"proven":false,"scan":"syn","text":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"},"not_blocked":"never-block address","not_blocked_because":{"code":"never_block","text":"never-block address"},"would_be":null}"#
         );
         assert_eq!(
             line(&event(blocked("10.77.1.1", 1, 0))),
-            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"blocked","address":"10.77.1.1","name":null,"port":"tcp/1","timeout":60,"renewed":false,"renewals":0,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"}"#
+            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"blocked","address":"10.77.1.1","name":null,"port":"tcp/1","target_port":{"number":1,"transport":"tcp"},"timeout":60,"renewed":false,"renewals":0,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","explanation":{"code":"scan","ports":[{"number":1,"transport":"tcp"},{"number":2,"transport":"tcp"},{"number":3,"transport":"tcp"}],"proven":false,"scan":"syn","text":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"}}"#
         );
     }
 

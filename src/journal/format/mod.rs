@@ -21,6 +21,8 @@ use crate::config::LogFormat;
 use crate::engine::{Report, Source};
 
 pub(crate) use classic::history;
+#[cfg(test)]
+pub(crate) use facts::EVENTS;
 pub(crate) use facts::Fact;
 pub(super) use facts::facts;
 pub(crate) use json::{line as json, printable_json};
