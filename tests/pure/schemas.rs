@@ -1,9 +1,16 @@
-//! Documents and errors of every command are as `contrib/schema` says.
+//! `contrib/schema` and what refers to it: documents and errors of every command, the mapping to the
+//! Elastic Common Schema, and the Sigma rule.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
 use super::control::fake::{Daemon, FakeHandler};
 use crate::support::schema;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
 
 #[test]
 fn every_document_is_as_its_schema_says() {
@@ -95,4 +102,69 @@ fn findings_have_file_line_column_severity_and_remedy() {
     assert_eq!(finding["severity"], "error");
     assert!(finding["remedy"].as_str().unwrap().contains("scan_trigger"), "{finding}");
     assert_eq!(document["findings"].as_array().unwrap().len(), 1);
+}
+
+/// The keys of events with their schemas; of an object `key.part`.
+fn keys() -> BTreeMap<String, Vec<Value>> {
+    let schema: Value = serde_json::from_str(&read("contrib/schema/event.schema.json")).unwrap();
+    let mut keys: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for kind in schema["oneOf"].as_array().unwrap() {
+        for (key, schema) in kind["properties"].as_object().unwrap() {
+            let inner = schema["anyOf"].as_array().map_or(schema, |schemas| &schemas[0]);
+            for (part, schema) in inner["properties"].as_object().into_iter().flatten() {
+                keys.entry(format!("{key}.{part}")).or_default().push(schema.clone());
+            }
+            keys.entry(key.clone()).or_default().push(inner.clone());
+        }
+    }
+    keys
+}
+
+#[test]
+fn the_mapping_to_ecs_names_keys_of_events() {
+    let (text, known) = (read("contrib/siem/README.md"), keys());
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(rows.len() > 20);
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        assert!(known.contains_key(cells[1]), "{}: no event has it", cells[1]);
+        let is_name = |c: char| c.is_ascii_lowercase() || matches!(c, '_' | '.' | '@');
+        assert!(!cells[2].is_empty() && cells[2].chars().all(is_name), "{row}");
+    }
+    for key in ["event", "address", "target_port.number", "proven", "reason"] {
+        assert!(text.contains(&format!("| `{key}` |")), "{key} is mapped");
+    }
+}
+
+#[test]
+fn the_sigma_rule_is_one_and_names_keys_and_values_of_events() {
+    let text = read("contrib/siem/portsentry_scan.yml");
+    let rule: Value = serde_saphyr::from_str(&text).unwrap();
+    for key in ["title", "id", "status", "description", "author", "date", "level"] {
+        assert!(rule[key].is_string(), "{key}");
+    }
+    let id: Vec<usize> = rule["id"].as_str().unwrap().split('-').map(str::len).collect();
+    assert_eq!(id, [8, 4, 4, 4, 12]);
+    assert!(rule["title"].as_str().unwrap().len() <= 256);
+    assert!(["experimental", "test", "stable"].contains(&rule["status"].as_str().unwrap()));
+    let levels = ["informational", "low", "medium", "high", "critical"];
+    assert!(levels.contains(&rule["level"].as_str().unwrap()));
+    assert!(rule["logsource"]["service"] == "portsentry");
+    let known = keys();
+    for field in rule["fields"].as_array().unwrap() {
+        assert!(known.contains_key(field.as_str().unwrap()), "{field}");
+    }
+    let detection = rule["detection"].as_object().unwrap();
+    let condition = detection["condition"].as_str().unwrap();
+    for word in condition.split(' ').filter(|word| !matches!(*word, "and" | "or" | "not")) {
+        assert!(detection.contains_key(word), "{word}");
+    }
+    for (name, selection) in detection.iter().filter(|(name, _)| *name != "condition") {
+        assert!(condition.split(' ').any(|word| word == name), "{name} is used");
+        for (key, value) in selection.as_object().unwrap() {
+            let schemas = known.get(key).unwrap_or_else(|| panic!("{key} is no key of an event"));
+            let fits = |schema: &Value| jsonschema::is_valid(schema, value);
+            assert!(schemas.iter().any(fits), "{key}: {value}");
+        }
+    }
 }
