@@ -814,7 +814,7 @@ _portsentryctl() {
                     return 0
                     ;;
                 --kind)
-                    COMPREPLY=($(compgen -W "scan slowed continues proven released blocked renewed exempted unblocked block-failed unblock-failed campaign order command denied no-longer-denied commands-dropped starting stopping reloaded reload-refused switched adopted restored foreign-change lost shed not-stored" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "scan slowed continues proven released blocked renewed exempted unblocked block-failed unblock-failed campaign order command denied no-longer-denied commands-dropped notified starting stopping reloaded reload-refused switched adopted restored foreign-change lost shed not-stored" -- "${cur}"))
                     return 0
                     ;;
                 --result)

@@ -8,7 +8,7 @@ use super::reader::Reader;
 use super::values::{Wrong, wrong};
 use super::{
     CommandOn, Config, Escalate, Ipv6Accounts, Keyword, Method, Mode, PortMode, PortSet, Protocol,
-    ProtocolAction, UnprovenAction, values, written,
+    ProtocolAction, UnprovenAction, notify, values, written,
 };
 
 /// Notes contradictions as findings.
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     ipv6(config, reader);
     never_block(config, reader);
     respond(config, reader);
+    notify::check(config, reader);
     paths(config, reader);
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    Admins, Block, Campaign, CampaignAction, Capture, ClosedPorts, CommandOn, CommandWhen, Config,
-    Control, Escalate, Events, Facility, HostsDeny, Ipv6Accounts, Log, LogFormat, LogTarget,
-    Method, Mode, NeverBlock, OnExit, OwnTable, PortMode, PortSet, Protocol, ProtocolAction,
-    Respond, Size, Unproven, UnprovenAction, Unwatched,
+    AbuseIpDb, Admins, Block, Campaign, CampaignAction, Capture, ClosedPorts, CommandOn,
+    CommandWhen, Config, Control, Endpoint, Escalate, Events, Facility, HostsDeny, Ipv6Accounts,
+    Log, LogFormat, LogTarget, Method, Mode, NeverBlock, Notify, NotifyOn, OnExit, OwnTable,
+    PortMode, PortSet, Protocol, ProtocolAction, Respond, Sendmail, Size, Unproven, UnprovenAction,
+    Unwatched,
 };
 
 impl Default for Config {
@@ -96,6 +97,21 @@ impl Default for Config {
                 },
                 banner: String::new(),
             },
+            notify: Notify {
+                digest: Duration::from_secs(600),
+                on: vec![NotifyOn::Slowed, NotifyOn::Blocked, NotifyOn::Trouble],
+                sendmail: Sendmail {
+                    to: String::new(),
+                    from: String::new(),
+                    program: PathBuf::from("/usr/sbin/sendmail"),
+                },
+                webhook: endpoint(),
+                ntfy: endpoint(),
+                abuseipdb: AbuseIpDb {
+                    key_file: None,
+                    url: "https://api.abuseipdb.com/api/v2/report".to_owned(),
+                },
+            },
             resolve: false,
             log: Log {
                 target: LogTarget::Auto,
@@ -115,4 +131,9 @@ impl Default for Config {
             own_table: OwnTable::Auto,
         }
     }
+}
+
+/// Nothing leaves the host unless the administrator wants it.
+fn endpoint() -> Endpoint {
+    Endpoint { url: String::new(), url_file: None, token_file: None }
 }

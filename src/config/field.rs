@@ -13,7 +13,7 @@ use super::phrases::{describe, quoting};
 use super::reader::Reader;
 use super::tree::{Node, Value};
 use super::values::{self, Wrong};
-use super::{Allowed, CommandOn, Ipv6Accounts, PortSet, Size, written};
+use super::{Allowed, Ipv6Accounts, PortSet, Size, written};
 
 /// A field that a key sets.
 pub(super) trait Field {
@@ -183,18 +183,18 @@ fn keyword<T: Keyword>(input: &Input<'_, '_>, text: &str) -> Result<T, Wrong> {
 }
 
 /// Some of a few keywords, one at least.
-impl Field for Vec<CommandOn> {
+impl<T: Keyword + Eq + Hash> Field for Vec<T> {
     fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
         let texts = input.texts()?;
         if texts.is_empty() {
-            let all = keywords::<CommandOn>().join(", ");
+            let all = keywords::<T>().join(", ");
             let message = format!("`{}` is empty", input.key.path);
             return Err((message, format!("list some of {all}")));
         }
         let words = input.list(
             texts,
             |input, text, _| keyword(input, text),
-            |word: &CommandOn| format!("`{}`", word.word()),
+            |word: &T| format!("`{}`", word.word()),
         );
         input.set(self, words)
     }

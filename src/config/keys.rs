@@ -8,8 +8,8 @@ use super::field::Field;
 use super::keyword::keywords;
 use super::{
     CampaignAction, ClosedPorts, CommandOn, CommandWhen, Config, Facility, LogFormat, LogTarget,
-    Method, Mode, OnExit, OwnTable, PortMode, ProtocolAction, Size, UnprovenAction, Unwatched,
-    written,
+    Method, Mode, NotifyOn, OnExit, OwnTable, PortMode, ProtocolAction, Size, UnprovenAction,
+    Unwatched, written,
 };
 
 /// One key.
@@ -145,6 +145,15 @@ const SOCKET_PATH: usize = 107;
 
 /// A command and a line are logged and passed to other programs; neither needs more than a page.
 const TEXT: usize = 4096;
+
+/// Recipients of a mail: some twenty addresses.
+const ADDRESSES: usize = 1024;
+
+/// A URL: longer ones are not read by all servers.
+const URL: usize = 1024;
+
+/// A secret's file: all of them go to the helper in one line.
+const SECRET_PATH: usize = 512;
 
 const fn number(min: u32, max: u32, why: &'static str) -> Kind {
     Kind::Number { min, max, why }
@@ -323,6 +332,27 @@ pub const KEYS: &[Key] = &[
     key!(respond.hosts_deny.path, Kind::Path { optional: false, max: PATH }, Live),
     key!(respond.hosts_deny.line, Kind::Text { max: 1024 }, Live),
     key!(respond.banner, Kind::Text { max: 1024 }, Live),
+    key!(
+        notify.digest,
+        time(
+            MINUTE,
+            Duration::from_secs(86_400),
+            "a message more often than once a minute is noise, and what happened a day ago is old",
+        ),
+        Live
+    ),
+    key!(notify.on, Kind::Words(keywords::<NotifyOn>), Live),
+    key!(notify.sendmail.to, Kind::Text { max: ADDRESSES }, Live),
+    key!(notify.sendmail.from, Kind::Text { max: ADDRESSES }, Live),
+    key!(notify.sendmail.program, Kind::Path { optional: false, max: SECRET_PATH }, Live),
+    key!(notify.webhook.url, Kind::Text { max: URL }, Live),
+    key!(notify.webhook.url_file, Kind::Path { optional: true, max: SECRET_PATH }, Live),
+    key!(notify.webhook.token_file, Kind::Path { optional: true, max: SECRET_PATH }, Live),
+    key!(notify.ntfy.url, Kind::Text { max: URL }, Live),
+    key!(notify.ntfy.url_file, Kind::Path { optional: true, max: SECRET_PATH }, Live),
+    key!(notify.ntfy.token_file, Kind::Path { optional: true, max: SECRET_PATH }, Live),
+    key!(notify.abuseipdb.key_file, Kind::Path { optional: true, max: SECRET_PATH }, Live),
+    key!(notify.abuseipdb.url, Kind::Text { max: URL }, Live),
     key!(resolve, Kind::Switch, Live),
     key!(log.target, Kind::Word(keywords::<LogTarget>), Live),
     key!(log.format, Kind::Word(keywords::<LogFormat>), Live),

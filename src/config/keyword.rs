@@ -3,7 +3,7 @@
 
 use super::{
     CampaignAction, ClosedPorts, CommandOn, CommandWhen, Facility, LogFormat, LogTarget, Method,
-    Mode, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched,
+    Mode, NotifyOn, OnExit, OwnTable, PortMode, ProtocolAction, UnprovenAction, Unwatched,
 };
 
 /// Keywords with their values.
@@ -74,6 +74,15 @@ impl Keyword for CampaignAction {
 
 impl Keyword for CommandOn {
     const KEYWORDS: Keywords<Self> = &[("slowed", Self::Slowed), ("blocked", Self::Blocked)];
+}
+
+impl Keyword for NotifyOn {
+    const KEYWORDS: Keywords<Self> = &[
+        ("reported", Self::Reported),
+        ("slowed", Self::Slowed),
+        ("blocked", Self::Blocked),
+        ("trouble", Self::Trouble),
+    ];
 }
 
 impl Keyword for CommandWhen {

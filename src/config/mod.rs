@@ -21,6 +21,7 @@ mod keys;
 mod keyword;
 mod load;
 mod nearest;
+mod notify;
 mod phrases;
 mod ports;
 mod present;
@@ -41,6 +42,8 @@ pub use keyword::Keyword;
 pub use load::{
     Loaded, Refused, load, load_default, load_if_present, load_under, parse, parse_under,
 };
+pub(crate) use notify::recipients;
+pub use notify::{AbuseIpDb, Endpoint, Notify, NotifyOn, Sendmail};
 pub use ports::PortSet;
 pub use trust::{Fault, distrust, distrust_directory, distrust_place};
 pub use types::*;

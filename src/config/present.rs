@@ -7,11 +7,12 @@ use std::path::Path;
 
 use super::diagnostic::{escaped, shown};
 use super::reader::Reader;
-use super::{Config, written};
+use super::{Config, notify, written};
 
 /// Notes what the responses of a configuration lack on this host.
 pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     program(config, reader);
+    notify::check_files(config, reader);
     let deny = &config.respond.hosts_deny;
     let keys = ["respond.hosts_deny.path", "respond.hosts_deny.enabled"];
     if deny.enabled

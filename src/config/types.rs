@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::PortSet;
+use super::{Notify, PortSet};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,8 @@ pub struct Config {
     pub ignore_file: Option<PathBuf>,
     /// Responses beside the block.
     pub respond: Respond,
+    /// Messages to the administrator.
+    pub notify: Notify,
     /// Whether reports have reverse names.
     pub resolve: bool,
     /// Target and format of the log.

@@ -106,6 +106,19 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         let text = format!("{of}: user {user}, {capabilities}, {filters} of system calls{gains}");
         pair(if position == 0 { "rights" } else { "" }, text)?;
     }
+    for (position, of) in status.notifications.iter().enumerate() {
+        let name = if position == 0 { "notify" } else { "" };
+        let error = of.error.as_ref().map_or_else(String::new, |error| {
+            format!("; the last attempt failed: {}", printable(error))
+        });
+        let (sent, failed) = (count(of.sent, "message"), count(of.failed, "attempt"));
+        let (waiting, dropped) = (of.waiting, count(of.dropped, "event"));
+        let text = format!(
+            "{}: {sent} sent, {failed} failed, {waiting} waiting, {dropped} dropped{error}",
+            of.channel
+        );
+        pair(name, text)?;
+    }
     pair("held back", count(status.held_back, "log line"))?;
     pair("reflex", reflex(status.reflex.as_ref()))?;
     if status.watching.iter().any(|watching| watching.mode == "connect") {

@@ -19,16 +19,21 @@ use crate::journal::format::{printable, printable_lines};
 /// with others.
 const SLACK: Duration = Duration::from_secs(10);
 
+/// How long a notification may take: its attempt may come after another one that hangs.
+const NOTIFY_SLACK: Duration = Duration::from_secs(80);
+
 /// Runs them; the exit status says whether all were done.
 pub(super) fn run(socket: &Path, as_json: bool, out: &mut dyn Write) -> Result<u8, Failure> {
     let mut events = Client::connect(socket)?;
     let Reply::Watching {} = events.ask(&Request::Watch {})? else { return Err(Failure::Answer) };
     let asked = Client::connect(socket)?.ask(&Request::TestResponse {})?;
-    let Reply::Testing { command, hosts_deny } = asked else { return Err(Failure::Answer) };
+    let Reply::Testing { command, hosts_deny, notify } = asked else { return Err(Failure::Answer) };
     let mut missing = Vec::new();
     missing.extend(command.map(|_| "command"));
     missing.extend(if hosts_deny { &["denied", "no-longer-denied"][..] } else { &[] });
-    let deadline = Instant::now() + Duration::from_secs(command.unwrap_or(0)) + SLACK;
+    missing.extend(notify.iter().map(String::as_str));
+    let slack = if notify.is_empty() { SLACK } else { NOTIFY_SLACK };
+    let deadline = Instant::now() + Duration::from_secs(command.unwrap_or(0)) + slack;
     let mut found = Vec::new();
     while !missing.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -38,9 +43,14 @@ pub(super) fn run(socket: &Path, as_json: bool, out: &mut dyn Write) -> Result<u
             Err(ClientError::Late) => break,
             Err(error) => return Err(error.into()),
         };
-        let kind = text(&event, "event");
+        let is_notified = text(&event, "event") == "notified";
+        if is_notified && event.get("test") != Some(&Value::Bool(true)) {
+            continue;
+        }
+        let kind = text(&event, if is_notified { "channel" } else { "event" });
         // What goes wrong with hosts.deny is an error that names no host.
-        if kind == "error" || text(&event, "address") == TEST_TARGET && missing.contains(&kind) {
+        let is_ours = is_notified || text(&event, "address") == TEST_TARGET;
+        if kind == "error" || is_ours && missing.contains(&kind) {
             missing.retain(|missing| *missing != kind);
             if !as_json {
                 print(out, &event)?;
@@ -78,6 +88,11 @@ fn print(out: &mut dyn Write, event: &Value) -> std::io::Result<()> {
             output.lines().try_for_each(|line| writeln!(out, "  wrote   {line}"))
         }
         "denied" => writeln!(out, "hosts.deny: {} was written", shown("line")),
+        "notified" => {
+            let done = event.get("done") == Some(&Value::Bool(true));
+            let sent = if done { "sent" } else { "failed" };
+            writeln!(out, "{}: {sent}: {}", shown("channel"), shown("message"))
+        }
         "no-longer-denied" => writeln!(out, "hosts.deny: the line was taken out again"),
         _ => writeln!(out, "error: {}", shown("message")),
     }

@@ -110,6 +110,9 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     {
         return helper::main(socket, arguments.get(2..).unwrap_or_default());
     }
+    if arguments.get(1).is_some_and(|word| word == helper::notify::send::ARGUMENT) {
+        return helper::notify::send::main();
+    }
     if arguments.get(1).is_some_and(|word| word == replay::ARGUMENT) {
         return replay::main(arguments);
     }
@@ -233,6 +236,13 @@ fn start(
     let services = setup.in_force.services.clone();
     let ruleset = setup.in_force.ruleset.clone();
     let helper = start_helper(config, &journal, &packets)?;
+    let (kept, notified) = (events.clone(), helper.clone());
+    journal.store_through(Box::new(move |record| {
+        let about = record.clone();
+        let is_kept = kept.keep(record);
+        notified.on_record(&about, is_kept);
+        is_kept
+    }));
     // The helper's thread alone may start programs: threads that start from here on may not.
     sys::confine::no_exec();
     broker::start().map_err(failed("the thread that opens sockets cannot start"))?;
@@ -330,11 +340,8 @@ fn start_store(
 /// Starts the thread that owns the event store. One that cannot be used is reported, and stops
 /// nothing.
 fn start_events(config: &Config, journal: &JournalHandle) -> Result<EventsHandle, Failure> {
-    let events = EventsHandle::start(config, journal.clone())
-        .map_err(failed("the event store's thread cannot start"))?;
-    let kept = events.clone();
-    journal.store_through(Box::new(move |record| kept.keep(record)));
-    Ok(events)
+    EventsHandle::start(config, journal.clone())
+        .map_err(failed("the event store's thread cannot start"))
 }
 
 /// Starts the packet thread and waits until it guards the host, or says why it cannot.

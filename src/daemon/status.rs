@@ -171,6 +171,7 @@ impl Sources {
                 failed: counts.failed,
                 dropped: counts.dropped,
             },
+            notifications: self.helper.notified(config),
             decoy: Decoys {
                 connections: figures.decoy.connections,
                 refused: figures.decoy.refused,

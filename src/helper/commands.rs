@@ -51,7 +51,7 @@ struct Shared {
     state: Mutex<State>,
     /// Signalled when a runner has ended.
     ended: Condvar,
-    ground: Ground,
+    ground: Arc<Ground>,
     notify: Notify,
 }
 
@@ -68,9 +68,14 @@ impl Commands {
         Ok(Self(Arc::new(Shared {
             state: Mutex::default(),
             ended: Condvar::new(),
-            ground: Ground::new()?,
+            ground: Arc::new(Ground::new()?),
             notify,
         })))
+    }
+
+    /// The children of this process, which others start too.
+    pub(super) fn ground(&self) -> Arc<Ground> {
+        Arc::clone(&self.0.ground)
     }
 
     /// Sets the command. Queued ones are not changed.

@@ -4,6 +4,7 @@
 //!   daemon: client --Order--> socket pair --> reader --+--> commands: at most 4 at once, with their children
 //!                  <-Message-                          +--> names: threads that wait for the system's resolver
 //!                                                      +--> files: hosts.deny, files of current blocks
+//!                                                      +--> notify: digests, by a process for each attempt
 //! ```
 //!
 //! It is this program again, started by [`process`] with one end of a socket pair as its standard
@@ -18,6 +19,7 @@ mod files;
 mod hosts_deny;
 mod mirror;
 mod names;
+pub(crate) mod notify;
 pub mod process;
 pub mod protocol;
 mod run;
@@ -30,7 +32,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
@@ -38,6 +40,7 @@ use crate::sys::{self, signals};
 use commands::Commands;
 use files::{Change, Files};
 use names::Names;
+use notify::Notifier;
 use protocol::{Lines, Message, Order};
 
 /// The first argument that makes this program the helper. Not for use on a command line.
@@ -79,10 +82,15 @@ fn serve(socket: UnixStream, orders: &untrusted::Orders) -> io::Result<()> {
     let answer = Arc::clone(&notify);
     let names = Names::new(Box::new(move |address, name| answer(Message::Name { address, name })))?;
     let files = Files::start(Arc::clone(&notify))?;
+    let mut notifier = Notifier::new(commands.ground(), Arc::clone(&notify));
     notify(Message::Ready);
     sys::process::trim_code();
-    let grace = handle_orders((socket, orders), &notify, &commands, &names, &files);
-    commands.end(grace.as_ref().copied().unwrap_or_default());
+    let grace =
+        handle_orders((socket, orders), &notify, (&commands, &mut notifier), &names, &files);
+    let left = grace.as_ref().copied().unwrap_or_default();
+    let begun = Instant::now();
+    notifier.end(left);
+    commands.end(left.saturating_sub(begun.elapsed()));
     files.end();
     grace.map(|_| ())
 }
@@ -91,7 +99,7 @@ fn serve(socket: UnixStream, orders: &untrusted::Orders) -> io::Result<()> {
 fn handle_orders(
     (mut socket, orders): (UnixStream, &untrusted::Orders),
     notify: &Notify,
-    commands: &Commands,
+    (commands, notifier): (&Commands, &mut Notifier),
     names: &Names,
     files: &Files,
 ) -> io::Result<Duration> {
@@ -110,12 +118,16 @@ fn handle_orders(
                 Order::Configure(settings) => {
                     commands.configure(&settings);
                     files.configure(&settings);
+                    notifier.configure(&settings.notify.unwrap_or_default());
                 }
                 Order::Run(run) => commands.run(&run),
                 Order::Resolve(address) => names.ask(address),
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
                 Order::List(list) => files.change(Change::List(list)),
+                Order::Incident(incident) => notifier.add(&incident),
+                Order::Missed(count) => notifier.add_missed(count),
+                Order::TestNotifications => notifier.test(),
                 Order::Ping => notify(Message::Pong),
                 Order::End(grace) => return Ok(grace),
             }

@@ -39,6 +39,12 @@ pub enum Order {
     Unblocked(String),
     /// A chunk of the list of all blocks in force.
     List(List),
+    /// Something that notifications are about.
+    Incident(Box<Incident>),
+    /// So many incidents were not sent.
+    Missed(u64),
+    /// Send a test by each channel of notifications.
+    TestNotifications,
     /// Liveness check. Answered by [`Message::Pong`] after all earlier orders were taken.
     Ping,
     /// End: running commands get this time, queued ones are dropped.
@@ -60,6 +66,142 @@ pub struct Settings {
     pub group: String,
     /// The classic names of the modes in use.
     pub modes: Vec<String>,
+    /// `notify`; `None`: nothing is sent.
+    pub notify: Option<Box<NotifySettings>>,
+}
+
+/// `notify`, as far as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NotifySettings {
+    /// How long a digest collects.
+    pub digest: Duration,
+    /// What digests are about.
+    pub on: Vec<Class>,
+    /// Mail.
+    pub sendmail: Option<Mail>,
+    /// A POST of JSON.
+    pub webhook: Option<Server>,
+    /// ntfy.
+    pub ntfy: Option<Server>,
+    /// AbuseIPDB.
+    pub abuseipdb: Option<Server>,
+    /// Waits between attempts; `None`: the usual ones.
+    pub times: Option<Times>,
+}
+
+/// Waits between attempts to send a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// The wait after a first failure, which doubles.
+    pub first_retry: Duration,
+    /// The longest wait.
+    pub last_retry: Duration,
+    /// Age at which a message is given up.
+    pub give_up: Duration,
+}
+
+impl Default for Times {
+    /// A server that restarts is back within a minute; one that is repaired after a night gets what
+    /// waited.
+    fn default() -> Self {
+        Self {
+            first_retry: Duration::from_secs(10),
+            last_retry: Duration::from_secs(3600),
+            give_up: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// `notify.sendmail`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Mail {
+    /// The program.
+    pub program: PathBuf,
+    /// The sender; empty: the program's default.
+    pub from: String,
+    /// Recipients.
+    pub to: Vec<String>,
+    /// Time of an attempt; `None`: the usual one.
+    pub timeout: Option<Duration>,
+}
+
+/// A server that takes messages over HTTP. Secrets stay in their files.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Server {
+    /// Its URL; empty: it is in a file.
+    pub url: String,
+    /// The file that holds the URL.
+    pub url_file: Option<PathBuf>,
+    /// The file that holds the token or key.
+    pub secret_file: Option<PathBuf>,
+    /// Time of an attempt; `None`: the usual one.
+    pub timeout: Option<Duration>,
+}
+
+/// What was done about a source, the least first, or that there is trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// It is reported.
+    Reported,
+    /// It is slowed.
+    Slowed,
+    /// It is blocked.
+    Blocked,
+    /// The administrator should look at it.
+    Trouble,
+}
+
+impl Class {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Reported => "reported",
+            Self::Slowed => "slowed",
+            Self::Blocked => "blocked",
+            Self::Trouble => "trouble",
+        }
+    }
+}
+
+/// Something that notifications are about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// The kind of event.
+    pub kind: String,
+    /// What was done.
+    pub class: Class,
+    /// The source: an address or a network.
+    pub target: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether its address is proven.
+    pub is_proven: bool,
+    /// The port, `tcp/22`.
+    pub port: Option<String>,
+    /// The kind of scan.
+    pub scan: Option<String>,
+    /// Why, or what happened.
+    pub reason: String,
+}
+
+/// What a channel of notifications did so far, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Its key in the configuration: `webhook`.
+    pub channel: String,
+    /// Messages that the other side has.
+    pub sent: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// Entries that were not sent: there was no room, or they were given up.
+    pub dropped: u64,
+    /// Entries that wait.
+    pub waiting: u64,
+    /// Why the last attempt failed; null: it did not.
+    pub error: Option<String>,
 }
 
 /// `respond.hosts_deny`.
@@ -133,6 +275,8 @@ pub enum Message {
         /// Its name.
         name: Option<String>,
     },
+    /// What a channel of notifications did.
+    Notified(ChannelStatus),
     /// Orders about files were lost: send the list of all blocks.
     ListWanted,
     /// A warning to the administrator.
@@ -256,8 +400,34 @@ mod tests {
             blocked_file: Some(path),
             group: "\u{1}".repeat(32),
             modes: vec!["atcp".to_owned(), "audp".to_owned()],
+            notify: Some(Box::new(longest_notify())),
         };
         assert!(encode(&Order::Configure(Box::new(settings))).is_some());
+    }
+
+    /// With the bounds of the configuration's keys.
+    fn longest_notify() -> NotifySettings {
+        let file = || Some(PathBuf::from(format!("/{}", "\u{1}".repeat(511))));
+        let server = Server {
+            url: "x".repeat(1024),
+            url_file: file(),
+            secret_file: file(),
+            timeout: Some(Duration::MAX),
+        };
+        NotifySettings {
+            digest: Duration::MAX,
+            on: vec![Class::Reported, Class::Slowed, Class::Blocked, Class::Trouble],
+            sendmail: Some(Mail {
+                program: file().unwrap(),
+                from: "x".repeat(1024),
+                to: vec!["x".to_owned(); 512],
+                timeout: Some(Duration::MAX),
+            }),
+            webhook: Some(server.clone()),
+            ntfy: Some(server.clone()),
+            abuseipdb: Some(server),
+            times: Some(Times::default()),
+        }
     }
 
     proptest! {

@@ -14,7 +14,7 @@ use clap::Parser;
 use ipnet::IpNet;
 
 use super::client::orders;
-use super::protocol::{Blocked, Order, Run};
+use super::protocol::{Blocked, Incident, Order, Run};
 use crate::config;
 use crate::sys::{files, peer};
 
@@ -83,7 +83,22 @@ impl Orders {
                     list.blocks.into_iter().map(checked_block).collect::<Result<_, _>>()?;
                 Order::List(list)
             }
-            Order::Resolve(_) | Order::Ping | Order::End(_) => order,
+            Order::Incident(incident) => Order::Incident(Box::new(Incident {
+                at: incident.at,
+                kind: plain(&incident.kind),
+                class: incident.class,
+                target: incident.target.as_deref().map(address).transpose()?,
+                name: incident.name.as_deref().map(plain),
+                is_proven: incident.is_proven,
+                port: incident.port.as_deref().map(plain),
+                scan: incident.scan.as_deref().map(plain),
+                reason: plain(&incident.reason),
+            })),
+            Order::Resolve(_)
+            | Order::Missed(_)
+            | Order::TestNotifications
+            | Order::Ping
+            | Order::End(_) => order,
         })
     }
 }
@@ -142,6 +157,7 @@ mod tests {
             hosts_deny: Some(HostsDeny { path: "/etc/passwd".into(), line: "x::0:0".to_owned() }),
             blocked_file: Some("/etc/shadow".into()),
             modes: vec!["atcp".to_owned(), "a\nb".to_owned()],
+            notify: Some(Box::default()),
             ..Settings::default()
         };
         let order = Order::Configure(Box::new(wanted.clone()));
@@ -149,6 +165,7 @@ mod tests {
         let Ok(Order::Configure(found)) = orders.checked(order.clone()) else { panic!() };
         assert_eq!(found.command, ["/usr/bin/logger", "x"]);
         assert_eq!((&found.hosts_deny, &found.blocked_file), (&None, &None));
+        assert_eq!(found.notify, None);
         assert_eq!(found.modes, ["atcp", "a?b"]);
         std::fs::write(&file, "respond: no\n").unwrap();
         assert!(orders.checked(order).unwrap_err().contains("responses go on as before"));

@@ -185,6 +185,17 @@ pub enum Response {
         /// Commands dropped since the previous event.
         commands: u64,
     },
+    /// A notification was sent, or could not be.
+    Notified {
+        /// The key of its channel: `webhook`.
+        channel: String,
+        /// It was a test.
+        is_test: bool,
+        /// The other side has it.
+        is_sent: bool,
+        /// What was in it, or what went wrong.
+        message: String,
+    },
 }
 
 /// How a command ended.

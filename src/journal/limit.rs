@@ -87,6 +87,8 @@ impl Class {
             Notice::Engine(Report::BlockFailed { .. } | Report::UnblockFailed { .. })
             | Notice::Response(Response::Dropped { .. }) => Self::Failed,
             Notice::Lost { .. } | Notice::Shed { .. } => Self::Lost,
+            // One for each digest and channel.
+            Notice::Response(Response::Notified { .. }) => return None,
             Notice::Response(_) => Self::Response,
             Notice::Starting
             | Notice::Watching { .. }

@@ -32,6 +32,7 @@ pub const KINDS: &[&str] = &[
     "denied",
     "no-longer-denied",
     "commands-dropped",
+    "notified",
     "starting",
     "stopping",
     "reloaded",
@@ -314,7 +315,7 @@ impl Record {
             "block-failed" | "unblock-failed" | "reload-refused" | "commands-dropped" => {
                 Some(Effect::Failed)
             }
-            "command" => {
+            "command" | "notified" => {
                 let done = flag(&mut self.details, "done");
                 Some(if done == Some(true) { Effect::Done } else { Effect::Failed })
             }

@@ -72,7 +72,7 @@ pub(crate) fn explanation(text: &str, code: Option<&str>) -> Value {
         (None, Reason::Foreign(_)) => ("foreign", None),
     };
     let detail = match reason {
-        Some(Reason::Scan { detail, .. }) => detail.as_str(),
+        Some(Reason::Scan { detail, .. }) => detail,
         _ => "",
     };
     let mut ports: Vec<Value> = detail.split_whitespace().filter_map(port).collect();

@@ -100,6 +100,35 @@ pub fn process(user: Option<User>, groups: &[u32], binds: bool) -> Result<(), Er
     install(SeccompAction::Allow, refusals(PRIVILEGED, libc::EPERM))
 }
 
+/// Restricts a process that speaks with servers: no capability, and no program that it starts. Root
+/// that may change its user becomes the daemon's. Call it while there is only one thread.
+///
+/// # Errors
+/// See [`Error`].
+pub fn sender() -> Result<(), Error> {
+    let had = tried("read the capabilities", capabilities(None))?;
+    if had.effective.contains(CapabilitySet::SETUID | CapabilitySet::SETGID)
+        && let Some(User { uid, gid }) = super::users::find(super::users::DAEMON)
+    {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        tried("set the groups", set_thread_groups(&[]))?;
+        tried("change the group", set_thread_res_gid(gid, gid, gid))?;
+        tried("change the user", set_thread_res_uid(uid, uid, uid))?;
+    }
+    let _ = clear_ambient_capability_set();
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    if let Err(error) = set_capabilities(None, sets)
+        && !had.permitted.is_empty()
+    {
+        return Err(Error::Call("give up capabilities", error.into()));
+    }
+    tried("set no_new_privs", set_no_new_privs(true))?;
+    // Without filters of system calls it goes on all the same.
+    no_exec();
+    Ok(())
+}
+
 /// A thread, by what it has to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {

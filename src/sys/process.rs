@@ -5,10 +5,11 @@
 //! ended, so that none can escape.
 #![expect(unsafe_code, reason = "system calls live here")]
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use rustix::process::Signal;
@@ -87,6 +88,18 @@ pub fn isolate(command: &mut Command) {
     // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is
     // taken.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Bytes as the standard input of a command, of any length (memfd_create(2)).
+///
+/// # Errors
+/// No memory is left, or no descriptor.
+pub fn input(bytes: &[u8]) -> io::Result<Stdio> {
+    let memory = rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut memory = File::from(memory);
+    memory.write_all(bytes)?;
+    memory.seek(SeekFrom::Start(0))?;
+    Ok(Stdio::from(memory))
 }
 
 /// Prepares a command that runs this program again: it inherits only descriptors 0, 1 and 2.

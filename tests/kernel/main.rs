@@ -43,6 +43,7 @@ mod kernels;
 mod late_services;
 mod matrix;
 mod metrics;
+mod notify;
 mod observe;
 mod one_truth;
 mod overlap;

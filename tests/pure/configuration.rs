@@ -13,9 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, Admins, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen, Config, Control,
-    Escalate, Events, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log, NeverBlock, PortMode,
-    PortSet, Protocol, ProtocolAction, Refused, Respond, Severity, Size, Unproven,
+    self, AbuseIpDb, Admins, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen, Config,
+    Control, Endpoint, Escalate, Events, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log,
+    NeverBlock, Notify, NotifyOn, PortMode, PortSet, Protocol, ProtocolAction, Refused, Respond,
+    Sendmail, Severity, Size, Unproven,
 };
 use proptest::prelude::*;
 
@@ -478,6 +479,41 @@ fn respond() -> impl Strategy<Value = Respond> {
         )
 }
 
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let endpoint = (
+        "(https?://[a-z]{1,9}(:[1-9][0-9]{0,3})?/[a-z]{1,9})?",
+        proptest::option::of(path("url")),
+        proptest::option::of(path("token")),
+    );
+    endpoint.prop_map(|(url, url_file, token_file)| Endpoint {
+        // One of them, and no token for neither.
+        url_file: url_file.filter(|_| url.is_empty()),
+        token_file: token_file.filter(|_| !url.is_empty()),
+        url,
+    })
+}
+
+fn notify() -> impl Strategy<Value = Notify> {
+    let all = vec![NotifyOn::Reported, NotifyOn::Slowed, NotifyOn::Blocked, NotifyOn::Trouble];
+    (
+        millis(60, 86_400),
+        proptest::sample::subsequence(all, 1..=4).prop_shuffle(),
+        ("([a-z]{1,9}(@[a-z]{1,9})?(, [a-z]{1,9})?)?", "([a-z]{1,9})?", path("sendmail")),
+        [endpoint(), endpoint()],
+        (proptest::option::of(path("key")), "https://[a-z]{1,9}/[a-z]{0,9}"),
+    )
+        .prop_map(|(digest, on, (to, from, program), [webhook, ntfy], (key_file, url))| {
+            Notify {
+                digest,
+                on,
+                sendmail: Sendmail { to, from, program },
+                webhook,
+                ntfy,
+                abuseipdb: AbuseIpDb { key_file, url },
+            }
+        })
+}
+
 fn configurations() -> impl Strategy<Value = Config> {
     let head = (
         word_of(),
@@ -517,7 +553,7 @@ fn configurations() -> impl Strategy<Value = Config> {
         respond(),
         log,
         files,
-        any::<bool>(),
+        (notify(), any::<bool>()),
         (word_of(), word_of()),
     )
         .prop_map(
@@ -530,7 +566,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                 mut respond,
                 log,
                 files,
-                resolve,
+                (notify, resolve),
                 (on_exit, own_table),
             )| {
                 let (tcp, udp, scan_trigger, sweep_trigger, scan_window) = detection;
@@ -574,6 +610,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                         .collect(),
                     ignore_file: files.0,
                     respond,
+                    notify,
                     resolve,
                     log: Log { target: log.0, format: log.1, level: log.2, facility: log.3 },
                     history_file: files.1.0,

@@ -48,6 +48,7 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   rights       daemon: user portsentry, CAP_NET_ADMIN, 2 filters of system calls
                packet thread: user portsentry, CAP_NET_ADMIN, 3 filters of system calls
                helper: user portsentry, no capability, 1 filter of system calls
+  notify       webhook: 3 messages sent, 2 attempts failed, 4 waiting, 1 event dropped; the last attempt failed: the server answers 500
   held back    0 log lines
   reflex       off
 Warning: resolve: not in force yet

@@ -107,13 +107,14 @@ struct Node {
 
 impl Spec {
     fn matches(&self, package: &Package) -> bool {
-        let major = |version: &str| version.split('.').next().map(str::to_owned);
         let version = self
             .version
             .as_deref()
-            .map(|version| version.strip_prefix('^').expect("a version such as ^2"));
-        self.name == package.name
-            && version.is_none_or(|version| major(&package.version).as_deref() == Some(version))
+            .map(|version| version.strip_prefix('^').expect("a version such as ^2 or ^0.2"));
+        let is_of = |version: &str| {
+            version.split('.').zip(package.version.split('.')).all(|(wanted, part)| wanted == part)
+        };
+        self.name == package.name && version.is_none_or(is_of)
     }
 }
 

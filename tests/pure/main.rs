@@ -25,5 +25,6 @@ mod engine;
 mod helper;
 mod import;
 mod manual;
+mod notify;
 mod recipes;
 mod schemas;

@@ -28,6 +28,7 @@ use portsentry::control::{
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
+use portsentry::helper::protocol::ChannelStatus;
 use portsentry::journal::Record;
 use portsentry::nft::model::{Chain, Hook, Owner, Ruleset};
 use portsentry::nft::text::Form;
@@ -798,6 +799,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         confinement: vec![Rights::default()],
         tracked: Some(Tracked::default()),
         loaded: Some(ConfigLoaded { at: stamp, ok: true }),
+        notifications: vec![ChannelStatus::default()],
         ..Status::default()
     };
     let touched =
@@ -901,7 +903,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
             "test-response",
             shown_after(
                 &[Reply::Watching {}],
-                &Reply::Testing { command: None, hosts_deny: false },
+                &Reply::Testing { command: None, hosts_deny: false, notify: Vec::new() },
                 &["test-response"],
             ),
         ),

@@ -124,6 +124,28 @@ impl<'c> Runs<'c> {
     }
 }
 
+/// Notes that mail of `notify` cannot reach a local queue.
+pub(super) fn judge_mail(config: &Config, judge: &mut Judge<'_, '_>) {
+    const MAIL: &str = "notify.sendmail.to";
+    let program = &config.notify.sendmail.program;
+    let mode = fs::metadata(program).map_or(0, |facts| facts.mode());
+    // Postfix's sendmail has the rights of its user, and starts one that has more.
+    let needs_rights = mode & 0o6000 != 0 || Path::new("/usr/sbin/postdrop").exists();
+    if config.notify.sendmail.to.is_empty()
+        || !needs_rights
+        || !judge.unit.of_responses().is_on("NoNewPrivileges")
+    {
+        return;
+    }
+    let first = if judge.needs_responses() { format!("{ENABLE}; ") } else { String::new() };
+    judge.refuse(
+        Loss::Part,
+        MAIL,
+        &format!("{} cannot give mail to a local queue (`{MAIL}`): that takes a setgid or setuid program", program.display()),
+        &format!("{first}write NoNewPrivileges=no and ReadWritePaths=/var/spool/postfix, or the directory of another queue, into a drop-in (contrib/systemd/responses.conf)"),
+    );
+}
+
 /// Notes what a known program needs and does not get.
 fn program_needs(name: &str, judge: &mut Judge<'_, '_>) {
     if MAILERS.contains(&name) && judge.unit.of_responses().is_on("NoNewPrivileges") {

@@ -31,8 +31,10 @@ pub(in crate::config) fn judge(config: &Config, unit: &Unit, reader: &mut Reader
     let mut judge = Judge { unit, reader };
     judge.written(config);
     judge.read(config);
+    judge.notify(config);
     judge.rights(config);
     command::judge(config, &mut judge);
+    command::judge_mail(config, &mut judge);
 }
 
 /// Collects what one unit refuses.
@@ -144,6 +146,25 @@ impl Judge<'_, '_> {
         }
     }
 
+    /// Files of secrets that the helper reads, and the program that it gives mail to.
+    fn notify(&mut self, config: &Config) {
+        let program = Some(config.notify.sendmail.program.clone());
+        let files = config.notify.secrets().into_iter();
+        for (key, file) in files.chain([("notify.sendmail.program", &program)]) {
+            if let Some(file) = file
+                && let Access::Hidden(setting) = self.unit.of_responses().access(file)
+            {
+                let message = format!("{} (`{key}`) is hidden: {setting}", file.display());
+                self.refuse(
+                    Loss::Part,
+                    key,
+                    &message,
+                    "let it lie in another directory: secrets in /etc/portsentry",
+                );
+            }
+        }
+    }
+
     /// The file that the daemon reads beside its configuration.
     fn read(&mut self, config: &Config) {
         let Some(file) = &config.ignore_file else { return };
@@ -225,13 +246,22 @@ impl Judge<'_, '_> {
         if config.resolve {
             needed.push(("resolve", &["AF_INET"]));
         }
+        let notify = &config.notify;
+        let servers = [
+            ("notify.webhook.url", notify.webhook.is_on()),
+            ("notify.ntfy.url", notify.ntfy.is_on()),
+            ("notify.abuseipdb.key_file", notify.abuseipdb.key_file.is_some()),
+        ];
+        let servers = servers.into_iter().filter(|(_, is_on)| *is_on);
+        needed.extend(servers.map(|(key, _)| (key, &["AF_INET", "AF_INET6"][..])));
         for (key, families) in needed {
             let missing = denied(self.unit, "RestrictAddressFamilies", families);
             if missing.is_empty() {
                 continue;
             }
             let list = missing.into_iter().collect::<Vec<_>>().join(" ");
-            let loss = if key == "resolve" { Loss::Part } else { Loss::Whole };
+            let is_extra = key == "resolve" || key.starts_with("notify.");
+            let loss = if is_extra { Loss::Part } else { Loss::Whole };
             self.refuse(
                 loss,
                 key,

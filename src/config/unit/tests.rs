@@ -255,7 +255,7 @@ fn every_path_of_the_configuration_is_compared() {
         assert!(is_found, "{yaml}: {findings:?}");
         count += 1;
     }
-    assert_eq!(count, 6);
+    assert_eq!(count, 12);
 }
 
 /// Settings of the unit that take nothing from the daemon or a command that a configuration could

@@ -49,6 +49,9 @@ pub enum Reply {
         command: Option<u64>,
         /// A line of hosts.deny.
         hosts_deny: bool,
+        /// Channels of notifications, by their keys.
+        #[serde(default)]
+        notify: Vec<String>,
     },
     /// A part of many was blocked, but for these.
     Several {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::stamp::Stamp;
+use crate::helper::protocol::ChannelStatus;
 
 /// The daemon's status.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -95,6 +96,9 @@ pub struct Status {
     /// Counts of commands.
     #[serde(default)]
     pub responses: Responses,
+    /// What each channel of notifications did since the helper's start.
+    #[serde(default)]
+    pub notifications: Vec<ChannelStatus>,
     /// Counts of the decoys of connect mode.
     #[serde(default)]
     pub decoy: Decoys,

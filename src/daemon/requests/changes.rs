@@ -12,6 +12,7 @@ use crate::control::{Kind, Refusal, Reply, Request, Target};
 use crate::enforce::{BlockError, UnblockedAll};
 use crate::engine::{Source, Unblocked};
 use crate::errors::error_chain;
+use crate::helper::client::channels;
 use crate::helper::protocol::TEST_TARGET;
 use crate::journal::format::duration;
 use crate::netlink::sock_diag::{Connection, SockDiag};
@@ -257,14 +258,18 @@ impl RequestHandler {
         Reply::Testing {
             command: (!respond.command.is_empty()).then_some(respond.command_timeout.as_secs()),
             hosts_deny: respond.hosts_deny.enabled,
+            notify: tested_channels(&config).map(str::to_owned).collect(),
         }
     }
 
     fn test_responses(&self) -> Result<String, Refusal> {
         let config = self.config();
-        if config.respond.command.is_empty() && !config.respond.hosts_deny.enabled {
+        if config.respond.command.is_empty()
+            && !config.respond.hosts_deny.enabled
+            && tested_channels(&config).next().is_none()
+        {
             let message = "no response is configured";
-            let remedy = "set respond.command or respond.hosts_deny and reload";
+            let remedy = "set respond.command, respond.hosts_deny or notify and reload";
             return Err(Refusal::new(Kind::No, message, remedy));
         }
         if !self.status.helper.test() {
@@ -289,6 +294,11 @@ impl RequestHandler {
         warnings.iter().for_each(|warning| lines.push_str(&format!("\nwarning: {warning}")));
         Ok(lines)
     }
+}
+
+/// Channels of notifications that a test uses: a report that is a test would be a lie.
+fn tested_channels(config: &Config) -> impl Iterator<Item = &'static str> {
+    channels(config).filter(|channel| *channel != "abuseipdb")
 }
 
 /// In observe mode nothing is blocked.

@@ -12,8 +12,8 @@ mod tests;
 mod worker;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 
@@ -22,6 +22,9 @@ pub use self::shared::{BlockInForce, BlockList, GRACE};
 use self::shared::{Item, LAST_ORDERS_TIMEOUT, Request, Shared};
 use crate::config::{CommandOn, CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Source};
+use crate::helper::protocol::ChannelStatus;
+use crate::journal::Record;
+use crate::journal::record::NOT_STORED;
 use crate::probe::Port;
 use crate::sys::mailbox::Link;
 
@@ -38,6 +41,8 @@ const ALONE: u8 = 4;
 const FILES: u8 = 8;
 /// The command runs for a slowed source.
 const SLOWED: u8 = 16;
+/// Notifications are sent.
+const NOTIFY: u8 = 32;
 
 /// Counts of commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,6 +130,33 @@ impl HelperClient {
         }
     }
 
+    /// Queues what notifications say of an event that was `kept`. Never waits; the journal's thread
+    /// calls it.
+    pub fn on_record(&self, record: &Record, kept: bool) {
+        if !self.wants(NOTIFY) {
+            return;
+        }
+        if record.kind == NOT_STORED {
+            // One that is not kept comes again.
+            let events = record.details.get("events").and_then(serde_json::Value::as_u64);
+            let missed = events.filter(|_| kept).unwrap_or(0);
+            self.shared.missed.fetch_add(missed, Ordering::Relaxed);
+        } else if let Some(incident) = orders::incident(record) {
+            self.push(Item::Incident(Box::new(incident)));
+        }
+    }
+
+    /// What each channel of notifications did so far; empty: none is configured.
+    pub fn notified(&self, config: &Config) -> Vec<ChannelStatus> {
+        let notified = self.shared.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        channels(config)
+            .map(|channel| {
+                let new = || ChannelStatus { channel: channel.to_owned(), ..Default::default() };
+                notified.get(channel).cloned().unwrap_or_else(new)
+            })
+            .collect()
+    }
+
     /// Runs the responses once, for the host of tests, whatever the mode. `false`: there will be none.
     pub fn test(&self) -> bool {
         self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Test).is_ok()
@@ -183,6 +215,7 @@ impl HelperClient {
             Err(Item::Blocked(_) | Item::Unblocked(_)) => {
                 self.shared.list_wanted.store(true, Ordering::Relaxed)
             }
+            Err(Item::Incident(_)) => drop(self.shared.missed.fetch_add(1, Ordering::Relaxed)),
             Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_) | Item::Test) => {}
         }
     }
@@ -193,13 +226,26 @@ fn is_new_block(action: &Action, source: Source) -> bool {
     matches!(action, Action::Block { source: of, reason: Reason::Scan { .. }, renew: false, .. } if *of == source)
 }
 
+/// The channels of notifications that are configured, by their keys.
+pub fn channels(config: &Config) -> impl Iterator<Item = &'static str> {
+    let notify = &config.notify;
+    [
+        ("sendmail", !notify.sendmail.to.is_empty()),
+        ("webhook", notify.webhook.is_on()),
+        ("ntfy", notify.ntfy.is_on()),
+        ("abuseipdb", notify.abuseipdb.key_file.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(channel, is_on)| is_on.then_some(channel))
+}
+
 /// The reports that a configuration needs, as flags.
 fn wanted(config: &Config) -> u8 {
+    let mut wanted = if config.notify.is_on() { NOTIFY } else { 0 };
     // Observe mode only reports.
     if config.mode == Mode::Observe {
-        return 0;
+        return wanted;
     }
-    let mut wanted = 0;
     if !config.respond.command.is_empty() {
         for on in &config.respond.command_on {
             wanted |= match (on, config.respond.command_when) {

@@ -5,13 +5,17 @@
 use super::shared::BlockInForce;
 use jiff::Timestamp;
 
-use crate::config::{ClassicMode, CommandOn, Config, Keyword};
+use crate::config::{
+    ClassicMode, CommandOn, Config, Endpoint, Keyword, Notify, NotifyOn, recipients,
+};
 use crate::engine::{Reason, Report, Source};
 use crate::helper::process::Process;
 use crate::helper::protocol::{
-    Blocked, HostsDeny, LIST_CHUNK, List, Order, Run, Settings, TEST_TARGET,
+    Blocked, Class, HostsDeny, Incident, LIST_CHUNK, List, Mail, NotifySettings, Order, Run,
+    Server, Settings, TEST_TARGET,
 };
-use crate::journal::{Event, Notice, format};
+use crate::journal::record::Effect;
+use crate::journal::{Event, Notice, Record, format};
 use crate::probe::{Port, ScanKind, Transport};
 
 pub(super) fn has_files(config: &Config) -> bool {
@@ -33,7 +37,104 @@ pub(in crate::helper) fn settings(config: &Config) -> Settings {
             .filter_map(|of| mode_word(config, of))
             .map(str::to_owned)
             .collect(),
+        notify: config.notify.is_on().then(|| Box::new(notify(&config.notify))),
     }
+}
+
+fn notify(notify: &Notify) -> NotifySettings {
+    let server = |of: &Endpoint| Server {
+        url: of.url.clone(),
+        url_file: of.url_file.clone(),
+        secret_file: of.token_file.clone(),
+        timeout: None,
+    };
+    let class = |on: &NotifyOn| match on {
+        NotifyOn::Reported => Class::Reported,
+        NotifyOn::Slowed => Class::Slowed,
+        NotifyOn::Blocked => Class::Blocked,
+        NotifyOn::Trouble => Class::Trouble,
+    };
+    let mail = &notify.sendmail;
+    let to: Vec<_> = recipients(&mail.to).map(str::to_owned).collect();
+    NotifySettings {
+        digest: notify.digest,
+        on: notify.on.iter().map(class).collect(),
+        sendmail: (!to.is_empty()).then(|| Mail {
+            program: mail.program.clone(),
+            from: mail.from.trim().to_owned(),
+            to,
+            timeout: None,
+        }),
+        webhook: notify.webhook.is_on().then(|| server(&notify.webhook)),
+        ntfy: notify.ntfy.is_on().then(|| server(&notify.ntfy)),
+        abuseipdb: notify.abuseipdb.key_file.is_some().then(|| Server {
+            url: notify.abuseipdb.url.clone(),
+            url_file: None,
+            secret_file: notify.abuseipdb.key_file.clone(),
+            timeout: None,
+        }),
+        times: None,
+    }
+}
+
+/// Bytes of a reason that is sent to the helper.
+const REASON_MAX: usize = 500;
+
+/// What notifications say of an event; `None`: nothing.
+pub(super) fn incident(record: &Record) -> Option<Incident> {
+    let detail = |key: &str| record.details.get(key).and_then(|value| value.as_str());
+    let number = |key: &str| record.details.get(key).and_then(serde_json::Value::as_u64);
+    let reason = || record.reason.clone().unwrap_or_default();
+    let (class, reason) = match record.kind.as_str() {
+        "scan" if record.effect == Some(Effect::Reported) => (Class::Reported, reason()),
+        "slowed" => (Class::Slowed, reason()),
+        // An administrator's order is no news to the administrator.
+        "blocked" if record.scan.is_some() => (Class::Blocked, reason()),
+        "campaign" => {
+            let class = match detail("state") {
+                Some("blocked") => Class::Blocked,
+                Some("slowed") => Class::Slowed,
+                _ => Class::Reported,
+            };
+            let sources = number("sources").unwrap_or_default();
+            let ports = number("ports").unwrap_or_default();
+            (class, format!("{sources} sources share a scan of {ports} ports"))
+        }
+        "foreign-change" => {
+            let program = detail("program").unwrap_or("another program");
+            (
+                Class::Trouble,
+                format!("{program} changed the table: {}", detail("remedy").unwrap_or_default()),
+            )
+        }
+        "block-failed" | "unblock-failed" => {
+            (Class::Trouble, detail("error").unwrap_or_default().to_owned())
+        }
+        "reload-refused" => (Class::Trouble, detail("findings").unwrap_or_default().to_owned()),
+        "lost" => {
+            let packets = number("packets").unwrap_or_default();
+            (
+                Class::Trouble,
+                format!("{packets} packets were lost between the kernel and the daemon"),
+            )
+        }
+        "switched" if detail("why").is_some() => {
+            (Class::Trouble, detail("why").unwrap_or_default().to_owned())
+        }
+        _ => return None,
+    };
+    let one_line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+    Some(Incident {
+        at: record.at.as_second(),
+        kind: record.kind.clone(),
+        class,
+        target: record.network.map(|network| Source::from(network).to_string()),
+        name: record.name.clone(),
+        is_proven: record.proven == Some(true),
+        port: record.port.clone(),
+        scan: record.scan.clone(),
+        reason: format::first_bytes(&one_line, REASON_MAX).to_owned(),
+    })
 }
 
 /// The classic mode name for ports of this transport; SCTP and bare IP count as TCP.

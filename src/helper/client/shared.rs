@@ -1,13 +1,16 @@
 //! Events, requests and counters that the helper's thread shares with its callers.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::engine::{Reason, Source};
+use crate::helper::protocol::{ChannelStatus, Incident};
 use crate::probe::Port;
 use crate::sys::mailbox::Answer;
 
@@ -29,6 +32,8 @@ pub(super) enum Item {
     Unblocked(Source),
     /// Run the command and write the line of hosts.deny once, for the host of tests.
     Test,
+    /// Something that notifications are about.
+    Incident(Box<Incident>),
     /// Look up a name.
     Resolve(IpAddr),
 }
@@ -71,9 +76,18 @@ pub(super) struct Shared {
     pub(super) commands: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) ever_dropped: AtomicU64,
+    /// Incidents that did not fit the queue, or the journal's rate.
+    pub(super) missed: AtomicU64,
+    /// What each channel of notifications did; the packet thread does not use it.
+    pub(super) notified: Mutex<BTreeMap<String, ChannelStatus>>,
 }
 
 impl Shared {
+    pub(super) fn set_notified(&self, status: ChannelStatus) {
+        let mut all = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(status.channel.clone(), status);
+    }
+
     pub(super) fn drop_commands(&self, commands: u64) {
         self.dropped.fetch_add(commands, Ordering::Relaxed);
         self.ever_dropped.fetch_add(commands, Ordering::Relaxed);

@@ -247,6 +247,13 @@ impl Worker {
                 Item::Blocked(block) => self.order(&Order::Blocked(blocked(config, &block))),
                 Item::Unblocked(source) => self.order(&Order::Unblocked(source.to_string())),
                 Item::Test => self.test(),
+                Item::Incident(incident) => {
+                    let missed = self.shared.missed.swap(0, Ordering::Relaxed);
+                    if missed > 0 {
+                        self.order(&Order::Missed(missed));
+                    }
+                    self.order(&Order::Incident(incident));
+                }
                 Item::Resolve(address) => self.order(&Order::Resolve(address)),
             }
         }
@@ -259,6 +266,9 @@ impl Worker {
         if self.config.respond.hosts_deny.enabled {
             self.order(&Order::Blocked(test_block()));
             self.is_testing = true;
+        }
+        if self.config.notify.is_on() {
+            self.order(&Order::TestNotifications);
         }
     }
 
@@ -336,6 +346,7 @@ impl Worker {
                 }
             }
             Message::Name { address, name } => self.journal.name_found(address, name),
+            Message::Notified(status) => self.shared.set_notified(status),
             Message::ListWanted => self.shared.list_wanted.store(true, Ordering::Relaxed),
             Message::Warning(text) => self.journal.notify(Notice::Warning(text)),
             Message::Error(text) => self.journal.notify(Notice::Error(text)),

@@ -170,6 +170,12 @@ fn respond(response: &Response) -> String {
             "adminalert: ERROR: {} not run: too many were waiting.",
             count(*commands, "external command")
         ),
+        Response::Notified { channel, is_sent: true, message, .. } => {
+            format!("adminalert: Notification by {channel} sent: {message}")
+        }
+        Response::Notified { channel, message, .. } => {
+            format!("adminalert: WARNING: Notification by {channel} failed: {message}")
+        }
     }
 }
 

@@ -298,6 +298,15 @@ fn respond(response: &Response, name: Fact) -> Vec<Fact> {
         Response::Dropped { commands } => {
             vec![kind("commands-dropped"), ("commands", (*commands).into())]
         }
+        Response::Notified { channel, is_test, is_sent, message } => {
+            vec![
+                kind("notified"),
+                ("channel", start(channel, 100).into()),
+                ("test", (*is_test).into()),
+                ("done", (*is_sent).into()),
+                ("message", short(message).into()),
+            ]
+        }
     }
 }
 
@@ -338,6 +347,7 @@ command: address name command done status signal ended took output
 denied: address name line
 no-longer-denied: address name
 commands-dropped: commands
+notified: channel test done message
 status: message
 adopted: blocks
 restored: blocks

@@ -124,9 +124,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Switched { .. } => 29,
         Notice::Control { .. } => 30,
         Notice::Engine(Report::Campaign { .. }) => 31,
+        Notice::Response(Response::Notified { .. }) => 32,
     }
 }
-const PLACES: usize = 32;
+const PLACES: usize = 33;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

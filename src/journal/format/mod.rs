@@ -138,6 +138,7 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Shed { .. }
         | Notice::ForeignChange { .. }
         | Notice::Warning(_)
+        | Notice::Response(Response::Notified { is_sent: false, .. })
         | Notice::HeldBack { .. } => Level::Warn,
         Notice::Engine(
             Report::Unblocked { .. } | Report::Exempted { .. } | Report::Released { .. },
@@ -145,7 +146,8 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Response(
             Response::Command { ended: Ended::Success, .. }
             | Response::Denied { .. }
-            | Response::NoLongerDenied { .. },
+            | Response::NoLongerDenied { .. }
+            | Response::Notified { .. },
         )
         | Notice::Starting
         | Notice::Watching { .. }
@@ -214,7 +216,7 @@ pub(crate) fn cut(text: String) -> String {
 }
 
 /// At most the first `most` bytes of `text`, in whole characters.
-pub(super) fn first_bytes(text: &str, most: usize) -> &str {
+pub(crate) fn first_bytes(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -263,6 +265,15 @@ pub(crate) mod samples {
             excluded: PortSet::of(excluded),
             services: PortSet::of(services),
         }
+    }
+
+    fn notified(is_sent: bool, message: &str) -> Notice {
+        Notice::Response(Response::Notified {
+            channel: "webhook".into(),
+            is_test: false,
+            is_sent,
+            message: message.into(),
+        })
     }
 
     pub(crate) fn command(ended: Ended, output: &str) -> Notice {
@@ -441,6 +452,8 @@ pub(crate) mod samples {
             }),
             Notice::Response(Response::NoLongerDenied { target: "10.77.1.1".into() }),
             Notice::Response(Response::Dropped { commands: 2 }),
+            notified(true, "1 source blocked"),
+            notified(false, "no answer in time"),
             Notice::Status("blocked 3".into()),
             Notice::Adopted { blocks: 2 },
             Notice::Restored { blocks: 3 },

@@ -88,6 +88,8 @@ event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=fal
 event=denied address=10.77.1.1 line=\"ALL: 10.77.1.1 : DENY\"
 event=no-longer-denied address=10.77.1.1
 event=commands-dropped commands=2
+event=notified channel=webhook test=false done=true message=\"1 source blocked\"
+event=notified channel=webhook test=false done=false message=\"no answer in time\"
 event=status message=\"blocked 3\"
 event=adopted blocks=2
 event=restored blocks=3

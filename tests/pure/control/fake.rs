@@ -16,6 +16,7 @@ use portsentry::control::{
     TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
+use portsentry::helper::protocol::ChannelStatus;
 use portsentry::journal::record::{Effect, Probed, Record};
 use portsentry::journal::sink::Sink;
 use portsentry::journal::{JournalHandle, Settings};
@@ -171,6 +172,14 @@ impl Handler for FakeHandler {
                     rights("packets", &["CAP_NET_ADMIN"], 3),
                     rights("helper", &[], 1),
                 ],
+                notifications: vec![ChannelStatus {
+                    channel: "webhook".into(),
+                    sent: 3,
+                    failed: 2,
+                    dropped: 1,
+                    waiting: 4,
+                    error: Some("the server answers 500".into()),
+                }],
                 mode: "enforce".into(),
                 configured_mode: "enforce".into(),
                 loaded: None,

@@ -62,6 +62,8 @@ ERROR attackalert: ERROR: External command for host: 10.77.1.1 failed (not start
 INFO attackalert: Host 10.77.1.1 has been blocked via wrappers with string: \"ALL: 10.77.1.1 : DENY\"
 INFO adminalert: Host 10.77.1.1 is no longer denied via wrappers.
 ERROR adminalert: ERROR: 2 external commands not run: too many were waiting.
+INFO adminalert: Notification by webhook sent: 1 source blocked
+WARN adminalert: WARNING: Notification by webhook failed: no answer in time
 INFO adminalert: Status: blocked 3
 INFO adminalert: 2 blocks found in the kernel, kept in force.
 INFO adminalert: 3 blocks restored from the state store, in force again.
