@@ -58,6 +58,9 @@ _portsentryctl() {
             portsentryctl,reload)
                 cmd="portsentryctl__subcmd__reload"
                 ;;
+            portsentryctl,report)
+                cmd="portsentryctl__subcmd__report"
+                ;;
             portsentryctl,rules)
                 cmd="portsentryctl__subcmd__rules"
                 ;;
@@ -145,6 +148,9 @@ _portsentryctl() {
             portsentryctl__subcmd__help,reload)
                 cmd="portsentryctl__subcmd__help__subcmd__reload"
                 ;;
+            portsentryctl__subcmd__help,report)
+                cmd="portsentryctl__subcmd__help__subcmd__report"
+                ;;
             portsentryctl__subcmd__help,rules)
                 cmd="portsentryctl__subcmd__help__subcmd__rules"
                 ;;
@@ -197,7 +203,7 @@ _portsentryctl() {
 
     case "${cmd}" in
         portsentryctl)
-            opts="-h -V --json --socket --help --version status metrics list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
+            opts="-h -V --json --socket --help --version status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -427,7 +433,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help)
-            opts="status metrics list show test block unblock allow history rules check import test-response reload enforce observe off pause on watch help"
+            opts="status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -679,6 +685,20 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help__subcmd__reload)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__help__subcmd__report)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1061,6 +1081,36 @@ _portsentryctl() {
                 return 0
             fi
             case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__report)
+            opts="-h --since --until --html --json --socket --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -111,6 +111,9 @@ pub enum Command {
     /// List what happened: scans, slowed and blocked sources and their ends, an administrator's
     /// orders.
     History(History),
+    /// Sum up what happened: scans over time, their ports, kinds, networks and sources, and what was
+    /// slowed, proven and blocked.
+    Report(Report),
     /// Print the ruleset in force, as nft(8) reads it.
     Rules,
     /// Check a configuration file. The daemon need not run.
@@ -226,6 +229,21 @@ pub struct History {
     /// Print comma-separated values (RFC 4180), with a header.
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+}
+
+/// The options of `report`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct Report {
+    /// Only since then: 1h, 7d, a date (2026-11-20), or a time (2026-11-20T15:00); without it, seven
+    /// days.
+    #[arg(long, value_name = "TIME", value_parser = parse_since)]
+    pub since: Option<Timestamp>,
+    /// Only until then; a date includes its whole day.
+    #[arg(long, value_name = "TIME", value_parser = parse_until)]
+    pub until: Option<Timestamp>,
+    /// Write a page for a browser, in one file without scripts; `-`: to standard output.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub html: Option<PathBuf>,
 }
 
 /// The options of `import`.

@@ -13,6 +13,7 @@ mod list;
 mod metrics;
 mod observed;
 mod overview;
+mod report;
 mod responses;
 pub(crate) mod run;
 mod screen;
@@ -30,7 +31,9 @@ use clap::Parser as _;
 
 use crate::journal::error_document::ErrorDocument;
 
-pub use args::{AllowCommand, Arguments, Command, History, Import, List, ObserveCommand, Sort};
+pub use args::{
+    AllowCommand, Arguments, Command, History, Import, List, ObserveCommand, Report, Sort,
+};
 pub use show::Zone;
 
 /// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).

@@ -11,8 +11,8 @@ use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
 use super::{
-    check, csv, health, import, metrics, observed, overview, responses, session, several, show,
-    status, timeline,
+    check, csv, health, import, metrics, observed, overview, report, responses, session, several,
+    show, status, timeline,
 };
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
@@ -39,6 +39,7 @@ pub(super) fn run(
         }
         Command::TestResponse => return responses::run(&arguments.socket, json, out),
         Command::Import(options) => return import::run(options, json, out, err),
+        Command::Report(options) => return report::run(arguments, options, out, err, zone),
         Command::Status { check: true } => return plugin(arguments, out),
         Command::Metrics { textfile } => return figures(arguments, textfile.as_deref(), out),
         Command::Status { check: false } => Request::Status {},
@@ -234,12 +235,12 @@ fn past(options: &History) -> Past {
 }
 
 /// The rows of a part of the history, and whether more follow.
-fn rows_of(reply: Reply) -> Option<(Vec<HistoryRow>, bool)> {
+pub(super) fn rows_of(reply: Reply) -> Option<(Vec<HistoryRow>, bool)> {
     if let Reply::History { rows, more } = reply { Some((rows, more)) } else { None }
 }
 
 /// Takes the rows of a list that arrives in parts, each of which `part` unpacks.
-fn each<T>(
+pub(super) fn each<T>(
     client: &mut Client,
     first: Reply,
     part: impl Fn(Reply) -> Option<(Vec<T>, bool)>,

@@ -48,6 +48,16 @@ impl Zone {
         format!("{date} {hour:02}:{minute:02}:{second:02}{}", offset(&local))
     }
 
+    /// A time in a form of strftime(3).
+    pub(super) fn form(&self, at: Timestamp, form: &str) -> String {
+        at.to_zoned_datetime(self.0.clone()).strftime(form).to_string()
+    }
+
+    /// Seconds of the local time before UTC.
+    pub(super) fn offset(&self, at: Timestamp) -> i64 {
+        self.0.to_offset(at).seconds().into()
+    }
+
     pub(super) fn stamp(&self, at: Option<Stamp>) -> String {
         at.map_or_else(|| "-".to_owned(), |Stamp(at)| self.time(at))
     }

@@ -27,4 +27,5 @@ mod import;
 mod manual;
 mod notify;
 mod recipes;
+mod report;
 mod schemas;

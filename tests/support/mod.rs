@@ -108,6 +108,16 @@ pub fn missing(tools: &[&str]) -> Option<String> {
     reason
 }
 
+/// Names a directory where tests leave what they show, for contrib/pictures.
+pub const PICTURES: &str = "PORTSENTRY_PICTURES";
+
+/// Leaves a picture, where a directory is named.
+pub fn keep_picture(name: &str, text: &str) {
+    if let Some(directory) = std::env::var_os(PICTURES) {
+        std::fs::write(std::path::Path::new(&directory).join(name), text).unwrap();
+    }
+}
+
 /// What a program printed, errors last.
 pub fn output_text(output: &Output) -> String {
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));

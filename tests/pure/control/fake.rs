@@ -11,9 +11,9 @@ use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys, EventStore,
-    Handler, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal, Reply, Request, Responses,
-    Rights, RulesState, Server, Shown, Stamp, Standing, State, Status, Store, Target, Tested,
-    TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
+    Handler, HistoryRow, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal, Reply,
+    Request, Responses, Rights, RulesState, Server, Shown, Stamp, Standing, State, Status, Store,
+    Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::helper::protocol::ChannelStatus;
@@ -92,6 +92,83 @@ pub fn past(n: i64) -> Record {
     }
 }
 
+/// Event `n` of `of` in the seven days after 2026-11-20: bursts, a flood, heavy sources, many light
+/// ones, names of all sorts, orders and gaps.
+pub fn made(n: u32, of: u32) -> HistoryRow {
+    const WEEK: u64 = 7 * 86_400;
+    const PORTS: [&str; 12] = [
+        "tcp/23",
+        "tcp/22",
+        "tcp/3389",
+        "tcp/445",
+        "tcp/8080",
+        "tcp/5900",
+        "tcp/6379",
+        "tcp/2375",
+        "tcp/1433",
+        "tcp/5060",
+        "tcp/9200",
+        "tcp/27017",
+    ];
+    const SCANS: [&str; 8] = ["syn", "syn", "syn", "syn", "sweep", "null", "xmas", "ack"];
+    // Each scan, and then what became of it.
+    let step = n % 4;
+    let mut random = u64::from(n - step).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d;
+    let mut next = |below: u64| {
+        random = (random ^ (random >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        random ^= random >> 29;
+        random % below
+    };
+    let mut second = u64::from(n) * WEEK / u64::from(of.max(1));
+    // A part of them come in one evening.
+    if next(5) == 0 {
+        second = 4 * 86_400 + 19 * 3600 + second % 7200;
+    }
+    let rank = next(1000) * next(1000) * next(1000) / 1_000_000;
+    let address = match rank {
+        0..=2 => format!("203.0.113.{}", 7 + rank),
+        3..=40 => format!("198.51.100.{}", rank * 3),
+        41..=60 => format!("2001:db8:{rank:x}::/64"),
+        _ => std::net::Ipv4Addr::from(0x0a00_0000 + rank as u32 * 0x1_0307 + next(99) as u32)
+            .to_string(),
+    };
+    let kind = ["scan", "slowed", "proven", "blocked"][step as usize];
+    let kind = if step == 2 && next(3) == 0 { "renewed" } else { kind };
+    let mut row = HistoryRow::from(Record {
+        network: target(&address).network().into(),
+        scan: Some(SCANS[next(8) as usize].into()),
+        probes: Some(3 + next(4000)),
+        ..Record::new(
+            jiff::Timestamp::from_second(1_795_132_800 + second as i64 + i64::from(step)).unwrap(),
+            kind,
+        )
+    });
+    let touched = (0..2 + next(4)).map(|_| PORTS[(next(12) * next(12) / 12) as usize]);
+    row.touched = touched
+        .map(|port| TouchedRow {
+            at: row.at,
+            port: port.into(),
+            scan: "syn".into(),
+            weight: "counts".into(),
+        })
+        .collect();
+    match rank {
+        0 => row.host = "<script>alert(1)</script>\"'&\u{202e}.example".into(),
+        1 => row.host = "scanner-7.research.example.net".into(),
+        _ => {}
+    }
+    if n % 400 == 399 {
+        row.protocol = "MANUAL".into();
+    } else {
+        row.protocol = "TCP".into();
+        row.port = 22;
+    }
+    if of >= 2000 && n == of / 2 {
+        row = HistoryRow::from(Record::not_stored(row.at.0, 4711));
+    }
+    row
+}
+
 /// A handler that records its requests.
 #[derive(Clone, Default)]
 pub struct FakeHandler {
@@ -99,6 +176,8 @@ pub struct FakeHandler {
     /// Additional rows of `list`.
     pub many: u32,
     pub empty: bool,
+    /// The history has so many events, each as [`made`] makes it.
+    pub events: Option<u32>,
     /// The history breaks off.
     pub failing: bool,
     /// Duration of a history request.
@@ -398,6 +477,10 @@ impl Handler for FakeHandler {
             )
             .into(),
             Request::History(_) if self.work(cancelled) => no("cancelled").into(),
+            Request::History(_) if self.events.is_some() => {
+                let of = self.events.unwrap();
+                Answer::history((0..of).map(move |n| Ok(made(n, of))))
+            }
             Request::History(_) if self.empty => Answer::history(std::iter::empty()),
             Request::History(_) if self.failing => {
                 let refusal = Refusal::new(Kind::Failed, "the disk is on fire", "");
