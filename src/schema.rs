@@ -157,7 +157,7 @@ fn fact(key: &str) -> Value {
         "scan" => or_null(scan()),
         "transport" => one_of(&["tcp", "udp"]),
         "would_be" => or_null(one_of(&["slowed", "blocked"])),
-        "ip_options" | "blocking" | "proven" | "renewed" | "done" => flag,
+        "ip_options" | "blocking" | "proven" | "renewed" | "done" | "test" => flag,
         "ports" | "sources" | "renewals" | "uid" | "packets" | "total" | "entries" | "commands"
         | "blocks" | "lines" | "within" | "blocks_left" => count(),
         "timeout" | "dropped" | "passed" | "confirm_within" | "on_within" | "pid" | "status"
@@ -323,7 +323,7 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
             object(vec![("message", text())]),
         ),
         ("rules", "portsentryctl --json rules", object(vec![("rules", text())])),
-        ("check", "portsentryctl --json check", checked(Vec::new())),
+        ("check", "portsentryctl --json check", checked(vec![("replaced", array(text()))])),
         ("import", "portsentryctl --json import", checked(vec![("yaml", or_null(text()))])),
         (
             "test-response",

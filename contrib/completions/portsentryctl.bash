@@ -76,6 +76,9 @@ _portsentryctl() {
             portsentryctl,test-response)
                 cmd="portsentryctl__subcmd__test__subcmd__response"
                 ;;
+            portsentryctl,top)
+                cmd="portsentryctl__subcmd__top"
+                ;;
             portsentryctl,unblock)
                 cmd="portsentryctl__subcmd__unblock"
                 ;;
@@ -166,6 +169,9 @@ _portsentryctl() {
             portsentryctl__subcmd__help,test-response)
                 cmd="portsentryctl__subcmd__help__subcmd__test__subcmd__response"
                 ;;
+            portsentryctl__subcmd__help,top)
+                cmd="portsentryctl__subcmd__help__subcmd__top"
+                ;;
             portsentryctl__subcmd__help,unblock)
                 cmd="portsentryctl__subcmd__help__subcmd__unblock"
                 ;;
@@ -203,7 +209,7 @@ _portsentryctl() {
 
     case "${cmd}" in
         portsentryctl)
-            opts="-h -V --json --socket --help --version status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch help"
+            opts="-h -V --json --socket --no-pager --help --version status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -221,7 +227,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__allow)
-            opts="-h --json --socket --help list add remove help"
+            opts="-h --json --socket --no-pager --help list add remove help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -239,7 +245,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__allow__subcmd__add)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -327,7 +333,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__allow__subcmd__list)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -345,7 +351,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__allow__subcmd__remove)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -363,7 +369,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__block)
-            opts="-h --from --for --reason --force --json --socket --help"
+            opts="-h --from --for --reason --force --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -393,7 +399,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__check)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -411,7 +417,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__enforce)
-            opts="-h --confirm --json --socket --help"
+            opts="-h --confirm --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -433,7 +439,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help)
-            opts="status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch help"
+            opts="status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -782,6 +788,20 @@ _portsentryctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        portsentryctl__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         portsentryctl__subcmd__help__subcmd__unblock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -811,7 +831,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__history)
-            opts="-h --since --until --source --port --kind --result --scan --all --csv --json --socket --help"
+            opts="-h --since --until --source --port --kind --result --scan --all --csv --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -857,7 +877,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__import)
-            opts="-h --output --print --default --mode --json --socket --help"
+            opts="-h --output --print --default --mode --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -887,7 +907,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__list)
-            opts="-h --would-be --proven --slowed --since --net --sort --limit --json --socket --help"
+            opts="-h --would-be --proven --slowed --since --net --sort --limit --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -921,7 +941,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__metrics)
-            opts="-h --textfile --json --socket --help"
+            opts="-h --textfile --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -943,7 +963,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__observe)
-            opts="-h --json --socket --help report help"
+            opts="-h --json --socket --no-pager --help report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1003,7 +1023,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__observe__subcmd__report)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1021,7 +1041,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__off)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1039,7 +1059,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__on)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1057,7 +1077,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__pause)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1075,7 +1095,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__reload)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1093,7 +1113,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__report)
-            opts="-h --since --until --html --json --socket --help"
+            opts="-h --since --until --html --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1123,7 +1143,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__rules)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1141,7 +1161,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__show)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1159,7 +1179,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__status)
-            opts="-h --check --json --socket --help"
+            opts="-h --check --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1177,7 +1197,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__test)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1195,7 +1215,25 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__test__subcmd__response)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__top)
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1213,7 +1251,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__unblock)
-            opts="-h --all --yes --json --socket --help"
+            opts="-h --all --yes --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1231,7 +1269,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__watch)
-            opts="-h --json --socket --help"
+            opts="-h --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -26,6 +26,9 @@ pub struct Arguments {
     /// The daemon's control socket.
     #[arg(long, global = true, value_name = "PATH", default_value_os_t = Config::default().control.socket)]
     pub socket: PathBuf,
+    /// Print long output on a terminal without a pager.
+    #[arg(long, global = true)]
+    pub no_pager: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -157,6 +160,9 @@ pub enum Command {
     On,
     /// Show events as they happen.
     Watch,
+    /// Show on the whole terminal whether this host is protected, what is happening, and which sources
+    /// are blocked and why; with keys to explain, unblock and allow them.
+    Top,
 }
 
 /// The options of `list`. Without any, everything, in the order of addresses.

@@ -57,7 +57,7 @@ pub(super) fn run(
             let faults = diagnostics(&findings);
             document(
                 out,
-                &json!({"ok": false, "file": shown, "findings": texts(&findings), "diagnostics": faults}),
+                &json!({"ok": false, "file": shown, "findings": texts(&findings), "diagnostics": faults, "replaced": []}),
             )?;
             return Ok(status::CONFIGURATION);
         }

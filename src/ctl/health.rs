@@ -90,6 +90,11 @@ fn problems(status: &Status) -> Vec<(Level, String)> {
     problems
 }
 
+/// What is wrong, in words, the worst first.
+pub(super) fn texts(status: &Status) -> Vec<String> {
+    problems(status).into_iter().map(|(_, text)| text).collect()
+}
+
 /// Prints the line of a plugin, with performance data; returns what it says.
 pub(super) fn check(out: &mut dyn Write, status: &Status) -> io::Result<Level> {
     let problems = problems(status);

@@ -13,6 +13,7 @@ mod list;
 mod metrics;
 mod observed;
 mod overview;
+mod pager;
 mod report;
 mod responses;
 pub(crate) mod run;
@@ -22,6 +23,8 @@ pub(crate) mod several;
 mod show;
 mod table;
 mod timeline;
+mod top;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -66,8 +69,14 @@ pub fn main() -> ExitCode {
         }
         Zone::utc()
     });
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    ExitCode::from(run(std::env::args_os(), &mut out, &mut err, &zone))
+    let Some((mut pager, input)) = pager::start() else {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        return ExitCode::from(run(std::env::args_os(), &mut out, &mut err, &zone));
+    };
+    let code = run(std::env::args_os(), &mut io::BufWriter::new(input), &mut err, &zone);
+    // Its input ends; it has the terminal until its user has read.
+    let _ = pager.wait();
+    ExitCode::from(code)
 }
 
 /// Whether a command line asks for JSON, even one that is wrong.

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::health::is_protecting;
+use super::screen::{Colour, Screen};
 use super::show::{Zone, cause, count, pair, shortened};
 use crate::control::protocol::{Cause, Reflex, Responses, Rights, Stamp, Status, Tracked};
 use crate::journal::format::{duration, printable};
@@ -16,11 +18,13 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         (_, "observe") => "observes, and blocks nothing",
         (_, other) => other,
     };
+    let screen = Screen::current();
+    let colour = if is_protecting(status) { Colour::Green } else { Colour::Red };
     writeln!(
         out,
         "PortSentry {} {}, up {} (process {}).",
         printable(&status.version),
-        printable(mode),
+        screen.paint(colour, &printable(mode)),
         duration(Duration::from_secs(status.uptime)),
         status.pid
     )?;
@@ -149,7 +153,8 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         pair("repairs", format!("{}, the last one after {program}{process}", repairs.count))?;
     }
     for warning in &status.warnings {
-        writeln!(out, "Warning: {}", printable(warning))?;
+        let line = format!("Warning: {}", printable(warning));
+        writeln!(out, "{}", screen.paint(Colour::Yellow, &line))?;
     }
     Ok(())
 }

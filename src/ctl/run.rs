@@ -12,14 +12,14 @@ use super::failure::Failure;
 use super::table::Table;
 use super::{
     check, csv, health, import, metrics, observed, overview, report, responses, session, several,
-    show, status, timeline,
+    show, status, timeline, top, watch,
 };
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
     HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Status, Target,
 };
 use crate::ctl::Zone;
-use crate::journal::format::{printable_json, printable_lines};
+use crate::journal::format::printable_lines;
 use crate::journal::typed;
 
 /// Bytes read of an answer on the terminal.
@@ -39,6 +39,7 @@ pub(super) fn run(
         }
         Command::TestResponse => return responses::run(&arguments.socket, json, out),
         Command::Import(options) => return import::run(options, json, out, err),
+        Command::Top => return top::run(arguments, zone),
         Command::Report(options) => return report::run(arguments, options, out, err, zone),
         Command::Status { check: true } => return plugin(arguments, out),
         Command::Metrics { textfile } => return figures(arguments, textfile.as_deref(), out),
@@ -144,7 +145,9 @@ pub(super) fn run(
             print(out, json, &rows, |out| show::allowed(out, &rows, zone))?
         }
         (Request::Rules {}, Reply::Rules { text }) => lines(out, json, "rules", &text)?,
-        (Request::Watch {}, Reply::Watching {}) => return watch(&mut client, json, out, zone),
+        (Request::Watch {}, Reply::Watching {}) => {
+            return watch::run(client, &arguments.socket, json, (out, err), zone);
+        }
         (request, Reply::Done { message }) if request.changes() => {
             lines(out, json, "message", &message)?
         }
@@ -258,7 +261,7 @@ pub(super) fn each<T>(
 }
 
 /// What is stored of an address; nothing where no history is kept.
-fn history_of(client: &mut Client, address: Target) -> Result<Vec<HistoryRow>, Failure> {
+pub(super) fn history_of(client: &mut Client, address: Target) -> Result<Vec<HistoryRow>, Failure> {
     let past = Past { source: Some(address), ..Past::default() };
     let first = match client.ask(&Request::History(Box::new(past))) {
         Err(ClientError::Refused(refusal)) if refusal.kind == Kind::No => return Ok(Vec::new()),
@@ -324,19 +327,6 @@ impl<'o, F, const N: usize> Rows<'o, F, N> {
             true => writeln!(self.out, "[]"),
             false => self.table.end(self.out),
         }
-    }
-}
-
-/// Prints events until the daemon ends or the output is closed.
-fn watch(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> Result<u8, Failure> {
-    loop {
-        let Reply::Event { event } = client.receive(None)? else { return Err(Failure::Answer) };
-        if json {
-            writeln!(out, "{}", printable_json(&event.to_string()))?
-        } else {
-            show::event(out, &event, zone)?
-        }
-        out.flush()?;
     }
 }
 

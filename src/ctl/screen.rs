@@ -27,6 +27,8 @@ pub(super) enum Colour {
     Red,
     /// Slowed, or a warning.
     Yellow,
+    /// As it should be.
+    Green,
 }
 
 impl Screen {
@@ -47,6 +49,11 @@ impl Screen {
         SCREEN.get().copied().unwrap_or_default()
     }
 
+    /// Whether it may show colours.
+    pub(super) fn has_colours(self) -> bool {
+        self.colour
+    }
+
     /// A text in a colour, where there are colours.
     pub(super) fn paint<'t>(self, colour: Colour, text: &'t str) -> Cow<'t, str> {
         if !self.colour {
@@ -56,6 +63,7 @@ impl Screen {
             Colour::Bold => 1,
             Colour::Red => 31,
             Colour::Yellow => 33,
+            Colour::Green => 32,
         };
         Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
     }

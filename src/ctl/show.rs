@@ -116,7 +116,7 @@ pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 9] {
     ]
 }
 
-fn number(packets: Option<u64>) -> String {
+pub(super) fn number(packets: Option<u64>) -> String {
     packets.map_or_else(|| "-".to_owned(), |packets| packets.to_string())
 }
 
@@ -150,7 +150,7 @@ fn proof(proof: Proof) -> String {
     }
 }
 
-fn ends_in(seconds: Option<u64>) -> String {
+pub(super) fn ends_in(seconds: Option<u64>) -> String {
     seconds.map_or_else(|| "never".to_owned(), |seconds| duration(Duration::from_secs(seconds)))
 }
 

@@ -189,6 +189,7 @@ pub struct Incident {
 
 /// What a channel of notifications did so far, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChannelStatus {
     /// Its key in the configuration: `webhook`.
     pub channel: String,

@@ -8,3 +8,8 @@ use rustix::termios::tcgetwinsize;
 pub(crate) fn columns(terminal: &impl AsFd) -> Option<usize> {
     tcgetwinsize(terminal).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
+
+/// Writes bytes to a terminal at once, past every buffer and lock; what it does not take is lost.
+pub(crate) fn write_now(terminal: &impl AsFd, bytes: &[u8]) {
+    let _ = rustix::io::write(terminal, bytes);
+}

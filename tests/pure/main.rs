@@ -29,3 +29,5 @@ mod notify;
 mod recipes;
 mod report;
 mod schemas;
+mod terminals;
+mod top;

@@ -22,6 +22,7 @@ pub mod scene;
 pub mod schedule;
 pub mod schema;
 pub mod tables;
+pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -114,7 +115,7 @@ pub const PICTURES: &str = "PORTSENTRY_PICTURES";
 /// Leaves a picture, where a directory is named.
 pub fn keep_picture(name: &str, text: &str) {
     if let Some(directory) = std::env::var_os(PICTURES) {
-        std::fs::write(std::path::Path::new(&directory).join(name), text).unwrap();
+        std::fs::write(Path::new(&directory).join(name), text).unwrap();
     }
 }
 

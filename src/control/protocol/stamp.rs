@@ -51,7 +51,7 @@ mod tests {
 
 #[cfg(test)]
 impl schemars::JsonSchema for Stamp {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
+    fn schema_name() -> Cow<'static, str> {
         "Stamp".into()
     }
 

@@ -128,6 +128,7 @@ pub struct Status {
 
 /// The rights of a process or thread.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rights {
     /// `daemon`, `packets` or `helper`.
     pub of: String,

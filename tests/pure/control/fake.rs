@@ -511,15 +511,27 @@ impl Daemon {
         let asked = Arc::clone(&handler.asked);
         let settings = Settings { history_file: None, ..Settings::from(&Config::default()) };
         let journal = JournalHandle::start_with(settings, Box::new(Nowhere)).unwrap();
-        let listener = listen(&directory.path().join("run/control.sock"), group).unwrap();
-        let feed = journal.clone();
+        let mut daemon = Self { directory, server: None, journal, asked };
+        daemon.serve(handler, group);
+        daemon
+    }
+
+    /// Starts the server.
+    pub fn serve(&mut self, handler: FakeHandler, group: &str) {
+        let listener = listen(&self.socket(), group).unwrap();
+        let feed = self.journal.clone();
+        self.asked = Arc::clone(&handler.asked);
         let server = Server::start(
             listener,
             &mut || Box::new(handler.clone()),
             Box::new(move |waker| feed.subscribe(Some(waker))),
-        )
-        .unwrap();
-        Self { directory, server: Some(server), journal, asked }
+        );
+        self.server = Some(server.unwrap());
+    }
+
+    /// Stops the server: its clients lose their connections.
+    pub fn stop(&mut self) {
+        assert!(self.server.take().unwrap().stop(LONG));
     }
 
     pub fn socket(&self) -> PathBuf {
