@@ -132,6 +132,14 @@ fn a_daemon_that_starts_again_is_shown_again_and_a_signal_leaves_the_terminal_as
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let mut terminal = top(&daemon, 80, 24, false);
+    terminal.wait_for(" PROTECTED ");
+    let _ = terminal.hang_up();
+}
+
+#[test]
 fn without_a_terminal_it_says_what_to_use_instead() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     let mut command = Command::new(env!("CARGO_BIN_EXE_portsentryctl"));

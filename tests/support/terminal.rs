@@ -28,11 +28,12 @@ pub struct Terminal {
 impl Terminal {
     /// Starts a program on a terminal of this size, without NO_COLOR unless `command` has it.
     pub fn start(mut command: Command, columns: u16, rows: u16) -> Self {
-        let own_side = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let own_side =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&own_side).unwrap();
         unlockpt(&own_side).unwrap();
         let path = ptsname(&own_side, Vec::new()).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let program_side = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&own_side, size).unwrap();
@@ -104,6 +105,21 @@ impl Terminal {
                 return status;
             }
             assert!(Instant::now() < end, "it does not end:\n{}", self.screen());
+        }
+    }
+
+    /// Closes the terminal; waits for the end of the program.
+    pub fn hang_up(&mut self) -> ExitStatus {
+        let nothing = File::open("/dev/null").unwrap();
+        self.program_side = nothing.try_clone().unwrap().into();
+        self.keyboard = nothing;
+        let end = Instant::now() + LONG;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

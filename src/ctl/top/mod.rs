@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// What leaves the alternate screen, and shows the cursor (xterm's control sequences).
 const LEAVE: &[u8] = b"\x1b[?1049l\x1b[?25h";
 
-/// Runs the command until `q` or a signal.
+/// Runs the command until `q`, a signal, or the end of the terminal.
 pub(super) fn run(arguments: &Arguments, zone: &Zone) -> Result<u8, Failure> {
     if arguments.json {
         return Err(Failure::Usage(
@@ -75,7 +75,11 @@ fn show(arguments: &Arguments, zone: &Zone, signal: &AtomicUsize) -> Result<(), 
             screen.draw(|frame| draw::draw(frame, &mut state))?;
         }
         stale = false;
-        if event::poll(TICK)? {
+        // crossterm would look for input without an end.
+        if terminal::has_hung_up(&io::stdin(), TICK) {
+            return Ok(());
+        }
+        if event::poll(Duration::ZERO)? {
             match event::read()? {
                 Event::Key(key) if key.kind != KeyEventKind::Release => {
                     if !state.key(key, &orders) {
