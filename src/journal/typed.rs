@@ -158,6 +158,10 @@ impl Node {
                 Some(("target_port", port(&format!("{protocol}/{number}")).unwrap_or_default()))
             }
             ("ranges", Self::Plain(Value::String(text))) => Some(("port_ranges", ranges(text)?)),
+            // No port of the objects that `test` has there.
+            ("ports", Self::Array(items)) if items.is_empty() && sibling("standing").is_some() => {
+                None
+            }
             ("ports" | "services", Self::Array(items)) => {
                 let name = if key == "ports" { "target_ports" } else { "service_ports" };
                 let typed: Option<Vec<Value>> =

@@ -183,7 +183,11 @@ fn overlapping_networks_stay_in_force_each_with_its_end() {
                 "{when}: {order:?}\n{}",
                 daemon.log()
             );
-            assert!(scene.reaches(), "{when}: only what is blocked is dropped");
+            assert!(
+                eventually(ANSWER_TIMEOUT, || scene.reaches()),
+                "{when}: only what is blocked is dropped\n{}",
+                daemon.log()
+            );
         });
         done(&daemon.ctl(&["unblock", "--all"]));
         assert!(scene.reaches_from(outside) && scene.reaches_from(inside));

@@ -34,6 +34,17 @@ pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'de
 }
 
 #[cfg(test)]
+impl schemars::JsonSchema for Stamp {
+    fn schema_name() -> Cow<'static, str> {
+        "Stamp".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "format": "date-time", "pattern": "Z$" })
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -46,16 +57,5 @@ mod tests {
             let later = Stamp(stamp.0 + jiff::SignedDuration::from_millis(999));
             assert_eq!(serde_json::to_string(&later).unwrap(), json, "not rounded");
         }
-    }
-}
-
-#[cfg(test)]
-impl schemars::JsonSchema for Stamp {
-    fn schema_name() -> Cow<'static, str> {
-        "Stamp".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "format": "date-time", "pattern": "Z$" })
     }
 }
