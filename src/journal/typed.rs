@@ -142,6 +142,7 @@ impl Node {
             let (_, value) = pairs.iter().find(|(known, _)| known == key)?;
             value.text()
         };
+        let has = |key: &str| pairs.iter().any(|(known, _)| known == key);
         match (key, value) {
             // In rows of lists and of the history the neighbours say more than the text.
             ("reason", Self::Plain(Value::String(text))) => {
@@ -158,8 +159,11 @@ impl Node {
                 Some(("target_port", port(&format!("{protocol}/{number}")).unwrap_or_default()))
             }
             ("ranges", Self::Plain(Value::String(text))) => Some(("port_ranges", ranges(text)?)),
-            // No port of the objects that `test` has there.
-            ("ports", Self::Array(items)) if items.is_empty() && sibling("standing").is_some() => {
+            // What `test` has there are objects, whose ports are named in them; only `show` has
+            // `scans` beside it.
+            ("ports", Self::Array(items))
+                if items.is_empty() && has("standing") && !has("scans") =>
+            {
                 None
             }
             ("ports" | "services", Self::Array(items)) => {
