@@ -12,17 +12,13 @@ impl List {
             Some(Sort::Since) => Order::Since,
             Some(Sort::Until) => Order::Until,
         };
-        let selection = Selection {
+        Request::List(Box::new(Selection {
             proven: self.proven,
             slowed: self.slowed,
             since: self.since.map(Stamp),
             net: self.net,
             sort,
             limit: self.limit,
-        };
-        if selection == Selection::default() {
-            return Request::List {};
-        }
-        Request::ListSelected(Box::new(selection))
+        }))
     }
 }

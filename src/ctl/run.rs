@@ -102,7 +102,7 @@ pub(super) fn run(
         (Request::Status {}, Reply::Status(status)) => {
             print(out, json, &status, |out| overview::status(out, &status, zone))?
         }
-        (Request::List {} | Request::ListSelected(_), first @ Reply::Blocks { .. }) => {
+        (Request::List(_), first @ Reply::Blocks { .. }) => {
             let part = |reply| {
                 if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
             };

@@ -105,8 +105,7 @@ impl RequestHandler {
     fn read(&mut self, request: Request) -> Result<Answer, Refusal> {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
-            Request::List {} => self.list(Selection::default())?,
-            Request::ListSelected(selection) => self.list(*selection)?,
+            Request::List(selection) => self.list(*selection)?,
             Request::Observed {} => Reply::Observed(Box::new(self.observed()?)).into(),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Test { address, ports } => {

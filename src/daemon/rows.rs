@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::config::CampaignAction;
-use crate::control::{BlockRow, CampaignFigures, Cause, Kind, Proof, Refusal, Stamp, State};
+use crate::control::{
+    BlockRow, CampaignFigures, Cause, Kind, Proof, Refusal, Stamp, State, Target,
+};
 use crate::enforce::{Placement, slowed_packets};
 use crate::engine::{
     CampaignView, MonoTime, ProofView, Reason, Shared, SlowedPackets, SlowedView, Source,
@@ -59,25 +61,36 @@ pub(super) fn details(
     Ok(both.filter_map(|(source, known)| Some((source, known?))).collect())
 }
 
+/// A line of the list with what its reason says; the text may say it in other words.
+fn line(address: Target, state: State, reason: &Reason, text: String) -> BlockRow {
+    BlockRow {
+        address,
+        state,
+        cause: cause(reason),
+        scan: reason.scan().map(|scan| scan.to_string()),
+        proven: reason.proven(),
+        reason: text,
+        since: None,
+        until: None,
+        expires_in: None,
+        packets: None,
+        passed: None,
+        renewals: 0,
+        exempt: Vec::new(),
+        campaign: None,
+    }
+}
+
 /// One line of a list for which the kernel is not asked.
 pub(super) fn uncounted_row(source: Source, known: &BlockDetails) -> BlockRow {
     let BlockDetails { reason, since, renewals, expires } = known;
     let left = expires.map(|end| end.since(clock::now()));
     BlockRow {
-        address: source.into(),
-        state: State::Blocked,
-        cause: cause(reason),
-        scan: reason.scan().map(|scan| scan.to_string()),
-        proven: reason.proven(),
-        reason: reason.to_string(),
         since: Some(time_of_day(*since)),
         until: left.map(ahead),
         expires_in: left.map(|left| left.as_secs()),
-        packets: None,
-        passed: None,
         renewals: *renewals,
-        exempt: Vec::new(),
-        campaign: None,
+        ..line(source.into(), State::Blocked, reason, reason.to_string())
     }
 }
 
@@ -91,25 +104,18 @@ pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetail
         let age = info.timeout?.checked_sub(info.expires?)?;
         Some(Stamp(ago(age)))
     });
+    // What a comment is read as is written as the comment.
+    let text = match (&commented, &info.comment) {
+        (Some(_), Some(comment)) => comment.to_string(),
+        _ => reason.to_string(),
+    };
     BlockRow {
-        address: source.into(),
-        state: State::Blocked,
-        cause: cause(reason),
-        scan: reason.scan().map(|scan| scan.to_string()),
-        proven: reason.proven(),
-        // What a comment is read as is written as the comment.
-        reason: match (&commented, &info.comment) {
-            (Some(_), Some(comment)) => comment.to_string(),
-            _ => reason.to_string(),
-        },
         since: begun,
         until: info.expires.map(ahead),
         expires_in: info.expires.map(|left| left.as_secs()),
         packets: Some(info.packets),
-        passed: None,
         renewals: known.map_or(0, |known| known.renewals),
-        exempt: Vec::new(),
-        campaign: None,
+        ..line(source.into(), State::Blocked, reason, text)
     }
 }
 
@@ -120,20 +126,13 @@ pub(super) fn slowed_row(
 ) -> BlockRow {
     let left = view.until.since(clock::now());
     BlockRow {
-        address: view.source.into(),
-        state: State::Slowed,
-        cause: cause(reason),
-        scan: reason.scan().map(|scan| scan.to_string()),
         proven: false,
-        reason: reason.to_string(),
         since: Some(time_of_day(view.since)),
         until: Some(ahead(left)),
         expires_in: Some(left.as_secs()),
         packets: packets.map(|packets| packets.dropped),
         passed: packets.map(|packets| packets.passed),
-        renewals: 0,
-        exempt: Vec::new(),
-        campaign: None,
+        ..line(view.source.into(), State::Slowed, reason, reason.to_string())
     }
 }
 
@@ -199,20 +198,12 @@ pub(super) fn campaign_rows(packets: &Link<Command>) -> Result<Vec<BlockRow>, Re
 pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
     let left = block.expires.map(|end| end.since(clock::now()));
     BlockRow {
-        address: block.source.into(),
-        state: State::Blocked,
-        cause: cause(&block.reason),
-        scan: block.reason.scan().map(|scan| scan.to_string()),
-        proven: block.reason.proven(),
-        reason: block.reason.to_string(),
         since: Some(time_of_day(block.since)),
         until: left.map(ahead),
         expires_in: left.map(|left| left.as_secs()),
         packets,
-        passed: None,
-        renewals: 0,
         exempt: block.exempt.iter().map(|network| Source::from(*network).into()).collect(),
-        campaign: None,
+        ..line(block.source.into(), State::Blocked, &block.reason, block.reason.to_string())
     }
 }
 

@@ -123,10 +123,10 @@ impl Node {
             Self::Array(items) => items.iter_mut().for_each(Self::complete),
             Self::Object(pairs) => {
                 pairs.iter_mut().for_each(|(_, value)| value.complete());
-                let has = |key: &str| pairs.iter().any(|(known, _)| known == key);
                 let mut new: Vec<(usize, &str, Value)> = Vec::new();
                 for (at, (key, value)) in pairs.iter().enumerate() {
-                    let found = Self::beside(pairs, key, value).filter(|(key, _)| !has(key));
+                    let found = Self::beside(pairs, key, value)
+                        .filter(|(key, _)| find(pairs, key).is_none());
                     new.extend(found.map(|(key, value)| (at + 1, key, value)));
                 }
                 for (at, key, value) in new.into_iter().rev() {
@@ -138,11 +138,7 @@ impl Node {
 
     /// What stands beside a key of an object.
     fn beside(pairs: &[(String, Self)], key: &str, value: &Self) -> Option<(&'static str, Value)> {
-        let sibling = |key: &str| {
-            let (_, value) = pairs.iter().find(|(known, _)| known == key)?;
-            value.text()
-        };
-        let has = |key: &str| pairs.iter().any(|(known, _)| known == key);
+        let sibling = |key| find(pairs, key)?.text();
         match (key, value) {
             // In rows of lists and of the history the neighbours say more than the text.
             ("reason", Self::Plain(Value::String(text))) => {
@@ -162,7 +158,9 @@ impl Node {
             // What `test` has there are objects, whose ports are named in them; only `show` has
             // `scans` beside it.
             ("ports", Self::Array(items))
-                if items.is_empty() && has("standing") && !has("scans") =>
+                if items.is_empty()
+                    && find(pairs, "standing").is_some()
+                    && find(pairs, "scans").is_none() =>
             {
                 None
             }
@@ -176,6 +174,11 @@ impl Node {
             _ => None,
         }
     }
+}
+
+/// The value of a key of an object.
+fn find<'n>(pairs: &'n [(String, Node)], key: &str) -> Option<&'n Node> {
+    pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value)
 }
 
 impl Serialize for Node {

@@ -137,11 +137,11 @@ impl Builder<'_> {
         }
         self.each_slowed(why, |family| {
             let answers = family.of_answers();
-            let mut statements = vec![only_flags(tcp_flag::RST)];
-            statements.extend([
+            let mut statements = vec![
+                only_flags(tcp_flag::RST),
                 is_in(answers.source, family.held),
                 is_not_in(answers.address, family.spared),
-            ]);
+            ];
             statements.extend_from_slice(of);
             statements.push(goto(to.reset));
             statements

@@ -493,7 +493,7 @@ fn a_million_rows_are_listed_in_little_memory() {
     let before = resident_kib();
     let begun = Instant::now();
     let mut client = Client::connect(&daemon.socket()).unwrap();
-    client.send(&Request::List {}).unwrap();
+    client.send(&Request::List(Box::default())).unwrap();
     let (mut rows, mut last) = (0usize, None);
     loop {
         let Reply::Blocks { rows: part, more } = client.receive(Some(LONG)).unwrap() else {

@@ -42,9 +42,7 @@ pub enum Request {
     /// The daemon's status. Answered by [`Reply::Status`](super::Reply::Status).
     Status {},
     /// List the blocks. Answered by [`Reply::Blocks`](super::Reply::Blocks).
-    List {},
-    /// List selected blocks, sorted. Answered by [`Reply::Blocks`](super::Reply::Blocks).
-    ListSelected(Box<Selection>),
+    List(Box<Selection>),
     /// List what observe mode would have slowed or blocked. Answered by
     /// [`Reply::Observed`](super::Reply::Observed).
     Observed {},
@@ -144,7 +142,7 @@ impl fmt::Display for Request {
         let time = |seconds: u64| format_duration(Duration::from_secs(seconds)).to_string();
         match self {
             Self::Status {} => f.write_str("status"),
-            Self::List {} | Self::ListSelected(_) => f.write_str("list"),
+            Self::List(_) => f.write_str("list"),
             Self::Observed {} => f.write_str("observe report"),
             Self::Show { address } => write!(f, "show {address}"),
             Self::Test { address, .. } => write!(f, "test {address}"),
@@ -253,8 +251,7 @@ impl Request {
         !matches!(
             self,
             Self::Status {}
-                | Self::List {}
-                | Self::ListSelected(_)
+                | Self::List(_)
                 | Self::Observed {}
                 | Self::Show { .. }
                 | Self::Test { .. }

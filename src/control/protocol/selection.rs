@@ -9,8 +9,8 @@ use super::reply::{BlockRow, Cause, State};
 use super::stamp::Stamp;
 use super::target::Target;
 
-/// What a [`Request::ListSelected`](super::Request::ListSelected) selects; without a key, everything,
-/// in the order of addresses.
+/// What a [`Request::List`](super::Request::List) selects; without a key, everything, in the order of
+/// addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {

@@ -23,7 +23,7 @@ fn every_request_survives_the_line() {
     let address: Target = "192.0.2.1".parse().unwrap();
     let requests = [
         Request::Status {},
-        Request::List {},
+        Request::List(Box::default()),
         Request::Show { address },
         Request::Block {
             address: "10.0.0.5/24".parse().unwrap(),

@@ -14,7 +14,7 @@ use crate::journal::record::NOT_STORED;
 /// Rows of a ranking that are counted exactly; of more, the smaller half is given up.
 const COUNTED_MAX: usize = 20_000;
 
-/// Sources that are told apart: eight bytes each.
+/// Distinct sources that are counted, in eight bytes each; of more, the report says "more than".
 const SOURCES_MAX: usize = 1_000_000;
 
 /// Rows of a ranking that are shown.

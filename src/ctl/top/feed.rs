@@ -18,8 +18,8 @@ use crate::errors::error_chain;
 /// Between two questions for the status, and two attempts to connect.
 const EACH: Duration = Duration::from_secs(1);
 
-/// A long list is asked for less often: it takes at most one part in so many of the time.
-const PART: u32 = 10;
+/// Between two lists: this many times what the last one took. A long one is asked for less often.
+const PAUSE: u32 = 10;
 
 /// Rows that are kept of a list.
 const ROWS_MAX: usize = 20_000;
@@ -136,7 +136,7 @@ impl Asking {
                 if self.news.send(rows).is_err() {
                     return Ok(Ended);
                 }
-                list_at = Instant::now() + asked.elapsed() * PART;
+                list_at = Instant::now() + asked.elapsed() * PAUSE;
             }
             let mut left = EACH.saturating_sub(begun.elapsed());
             loop {
@@ -178,7 +178,7 @@ impl Asking {
 
 /// The list. Of a longer one, the rows that dropped most are kept.
 fn list(client: &mut Client) -> Result<Update, Failure> {
-    let first = client.ask(&Request::List {})?;
+    let first = client.ask(&Request::List(Box::default()))?;
     let part =
         |reply| if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None };
     let (mut rows, mut all) = (Vec::new(), 0);

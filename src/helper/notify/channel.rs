@@ -125,7 +125,6 @@ fn with_id(mut job: Job, message: &Message) -> Job {
 
 /// Runs the sender once. `once`: a request that is wrong is not repeated.
 fn http(ground: &Ground, job: Job, once: bool) -> Outcome {
-    let later = |why: String| Outcome::Later { why, after: None };
     let timeout = job.timeout + END_SLACK;
     let input = match serde_json::to_vec(&job).map_err(std::io::Error::other) {
         Ok(bytes) => process::input(&bytes),
@@ -133,7 +132,7 @@ fn http(ground: &Ground, job: Job, once: bool) -> Outcome {
     };
     let input = match input {
         Ok(input) => input,
-        Err(error) => return later(format!("no memory for the request: {error}")),
+        Err(error) => return Outcome::later(format!("no memory for the request: {error}")),
     };
     let mut command = Command::new(OWN_PROGRAM);
     command.arg(send::ARGUMENT).env_clear().current_dir("/").stdin(input);
@@ -146,44 +145,38 @@ fn http(ground: &Ground, job: Job, once: bool) -> Outcome {
     let (ended, output) = run::run(ground, command, timeout);
     match serde_json::from_str::<Reply>(&output) {
         Ok(reply) => outcome(reply, once),
-        Err(_) => later(format!("the process that sends ended: {ended}")),
+        Err(_) => Outcome::later(format!("the process that sends ended: {ended}")),
     }
 }
 
 /// What an answer means.
 fn outcome(reply: Reply, once: bool) -> Outcome {
     let Reply { status, after, why } = reply;
-    let Some(status) = status else { return Outcome::Later { why, after: None } };
+    let Some(status) = status else { return Outcome::later(why) };
     let said = if why.is_empty() { String::new() } else { format!(": {why}") };
     let why_not = format!("the server answers {status}{said}");
+    // A key that is wrong may be mended; a busy server says when.
+    let may_pass = matches!(status, 401..=403 | 408 | 425 | 429 | 500..=599);
     match status {
         200..=299 => Outcome::Sent,
-        300..=399 => Outcome::Later {
-            why: format!(
-                "the server answers {status}: it wants another URL, which is not followed"
-            ),
-            after: None,
-        },
-        // A key that is wrong may be mended; a busy server says when.
-        401..=403 | 408 | 425 | 429 | 500..=599 if !is_repeated(once, &why) => {
-            Outcome::Later { why: why_not, after: after.map(Duration::from_secs) }
-        }
-        _ if once => Outcome::Never(why_not),
+        300..=399 => Outcome::later(format!(
+            "the server answers {status}: it wants another URL, which is not followed"
+        )),
+        _ if once && (!may_pass || is_repeated(&why)) => Outcome::Never(why_not),
         _ => Outcome::Later { why: why_not, after: after.map(Duration::from_secs) },
     }
 }
 
 /// Whether AbuseIPDB says that it has the report: this process forgets at its end what was reported.
-fn is_repeated(once: bool, why: &str) -> bool {
-    once && why.contains("same IP address")
+fn is_repeated(why: &str) -> bool {
+    why.contains("same IP address")
 }
 
 /// Gives a mail to sendmail(8).
 fn sendmail(ground: &Ground, mail: &Mail, message: &Message) -> Outcome {
-    let later = |why: String| Outcome::Later { why, after: None };
     let input = match process::input(render::mail(mail, message).as_bytes()) {
         Ok(input) => input,
-        Err(error) => return later(format!("no memory for the mail: {error}")),
+        Err(error) => return Outcome::later(format!("no memory for the mail: {error}")),
     };
     let mut command = Command::new(&mail.program);
     // A line with a dot alone ends no mail.
@@ -197,10 +190,9 @@ fn sendmail(ground: &Ground, mail: &Mail, message: &Message) -> Outcome {
     match run::run(ground, command, mail.timeout.unwrap_or(ATTEMPT_TIMEOUT)) {
         (Ended::Success, _) => Outcome::Sent,
         (ended, output) => {
-            let said: String = output.split_whitespace().collect::<Vec<_>>().join(" ");
-            let said: String = said.chars().take(send::WHY_MAX).collect();
+            let said = send::short(&output);
             let said = if said.is_empty() { said } else { format!(": {said}") };
-            later(format!("{} ends: {ended}{said}", mail.program.display()))
+            Outcome::later(format!("{} ends: {ended}{said}", mail.program.display()))
         }
     }
 }

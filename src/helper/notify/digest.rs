@@ -1,5 +1,6 @@
 //! What happened since the last digest: a row for each source, bounded. Pure.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -160,10 +161,7 @@ impl Digest {
     /// All sources, the worst first.
     pub(super) fn rows(&self) -> Vec<Row> {
         let mut rows: Vec<_> = self.rows.values().cloned().collect();
-        rows.sort_by(|a, b| {
-            let rank = |row: &Row| (row.class, row.is_proven, row.last);
-            rank(b).cmp(&rank(a)).then_with(|| a.target.cmp(&b.target))
-        });
+        rows.sort_by(worst_first);
         rows
     }
 
@@ -180,15 +178,18 @@ impl Digest {
         let (shared, few): (Vec<_>, Vec<_>) =
             networks.into_iter().partition(|(_, rows)| rows.len() >= SHARED);
         others.extend(few.into_iter().flat_map(|(_, rows)| rows));
-        others.sort_by(|a, b| {
-            let rank = |row: &Row| (row.class, row.is_proven, row.last);
-            rank(b).cmp(&rank(a)).then_with(|| a.target.cmp(&b.target))
-        });
+        others.sort_by(worst_first);
         let mut shared: Vec<_> =
             shared.into_iter().map(|(network, rows)| Network { network, rows }).collect();
         shared.sort_by(|a, b| b.rows.len().cmp(&a.rows.len()).then(a.network.cmp(&b.network)));
         (shared, others)
     }
+}
+
+/// The order of rows.
+fn worst_first(a: &Row, b: &Row) -> Ordering {
+    let rank = |row: &Row| (row.class, row.is_proven, row.last);
+    rank(b).cmp(&rank(a)).then_with(|| a.target.cmp(&b.target))
 }
 
 /// The network of a source: a /24, or a /48 as a site has it.

@@ -29,6 +29,13 @@ pub(super) enum Outcome {
     Never(String),
 }
 
+impl Outcome {
+    /// It may be tried again, at any time.
+    pub(super) fn later(why: String) -> Self {
+        Self::Later { why, after: None }
+    }
+}
+
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {

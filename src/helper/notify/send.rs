@@ -20,7 +20,7 @@ use crate::sys::{confine, files};
 pub(crate) const ARGUMENT: &str = "helper-send";
 
 /// Characters of a reason for a failure.
-pub(super) const WHY_MAX: usize = 200;
+const WHY_MAX: usize = 200;
 
 /// Bytes read of a server's answer.
 const ANSWER_MAX: u64 = 2048;
@@ -204,7 +204,7 @@ fn without(text: &str, secrets: &[String]) -> String {
 }
 
 /// A text in one line, without characters that a terminal obeys.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     words.chars().filter(|c| !c.is_control()).take(WHY_MAX).collect()
 }

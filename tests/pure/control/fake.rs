@@ -311,8 +311,7 @@ impl Handler for FakeHandler {
                 warnings: vec!["resolve: not in force yet".into()],
             }))
             .into(),
-            Request::List {} => Answer::blocks(self.rows()),
-            Request::ListSelected(selection) => Answer::blocks(selection.apply(self.rows())),
+            Request::List(selection) => Answer::blocks(selection.apply(self.rows())),
             Request::Observed {} => Reply::Observed(Box::new(Observed {
                 mode: "observe".into(),
                 since: stamp(1_795_188_400),
