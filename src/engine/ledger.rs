@@ -25,19 +25,18 @@
 //! and a marked source at the front moves to the back without its mark. That approximates
 //! least-recently-used and touches no neighbouring cache lines per packet.
 //!
-//! Every step is O(1): linked lists in slabs, and one index with a load below one half, so that it
-//! needs no rehash (only days of flood leave enough erased entries for a rehash in place, which
-//! takes some ten milliseconds).
+//! Every step is O(1): linked lists in slabs, and one index with a load below one half.
 //!
 //! An IPv6 source has an account, and its prefix has one beside it: a flood over IPv6 evicts twice
 //! as fast.
 //!
 //! Memory: a newcomer costs [`NEWCOMER_BYTES`], a suspect [`suspect_bytes`], both with their share
-//! of the index: 55 and 127 bytes at most with the default trigger. A trigger of `n` needs `max(n,
+//! of the index: 48 and 120 bytes with the default trigger. A trigger of `n` needs `max(n,
 //! 5) + 1` ports of eight bytes for each suspect; where that would take more than
 //! [`PORT_BYTES_MAX`], there are fewer suspects.
 
 mod eviction;
+mod index;
 mod shape;
 mod share;
 mod stored;
@@ -45,21 +44,20 @@ mod stored;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
-
+use self::index::{INDEX_BYTES, Index};
 use self::shape::slots;
 pub(super) use self::shape::{Key, Shape};
 use super::account::{Counted, Tally, Touch, clock, record};
 use super::slab::{List, Slab};
 use super::{MonoTime, Source};
 use crate::rate::TokenBucket;
+use foldhash::fast::FixedState;
 
 /// Default number of accounts: a third each for suspects, patient and hasty newcomers.
 ///
 /// 131,072 suspects are orders of magnitude more than the hosts that were ever measured to scan one
 /// address within ten minutes. 131,072 hasty places last 0.44 s at 300,000 spoofed sources a
-/// second, a fifth of a gigabit link filled with SYNs. The whole takes 27 MB when full, a few
+/// second, a fifth of a gigabit link filled with SYNs. The whole takes 28 MB when full, a few
 /// kilobytes when empty.
 pub const CAPACITY: u32 = 393_216;
 
@@ -69,10 +67,6 @@ pub const TRIGGER_MAX: u16 = 1023;
 
 /// Maximum bytes for the suspects' ports; the default trigger needs 6 MB.
 pub const PORT_BYTES_MAX: usize = 64 << 20;
-
-/// Maximum bytes of an account in the index: 5 per bucket, with at least 0.22 accounts per bucket
-/// when the ledger is full. The default capacity has 0.375 accounts per bucket: 14 bytes.
-const INDEX_BYTES: usize = 23;
 
 /// Bytes of a newcomer, index included.
 pub const NEWCOMER_BYTES: usize = Slab::<Newcomer>::PLACE + INDEX_BYTES;
@@ -135,7 +129,7 @@ pub(super) struct Ledger {
     shape: Shape,
     stride: usize,
     hasher: FixedState,
-    index: HashTable<Place>,
+    index: Index,
     newcomers: Slab<Newcomer>,
     suspects: Slab<Suspect>,
     /// The suspects' ports, `stride` per place. Pages that were never written use no memory.
@@ -173,8 +167,7 @@ impl Ledger {
             shape,
             stride,
             hasher: FixedState::with_seed(seed),
-            // Twice what is ever in it: a load below one half leaves hardly an erased entry behind.
-            index: HashTable::with_capacity((suspects + newcomers) as usize * 2),
+            index: Index::with_capacity(suspects + newcomers),
             newcomers: Slab::new(newcomers),
             suspects: Slab::new(suspects),
             ports: vec![0; suspects as usize * stride],
@@ -441,7 +434,7 @@ impl Ledger {
     }
 
     fn find(&self, hash: u64, key: Key) -> Option<Place> {
-        self.index.find(hash, |place| self.key(*place) == Some(key)).copied()
+        self.index.find(hash, |place| self.key(place) == Some(key))
     }
 
     fn key(&self, place: Place) -> Option<Key> {
@@ -490,7 +483,7 @@ impl Ledger {
         let (list, tier) =
             if patient { (&mut self.patient, PATIENT) } else { (&mut self.hasty, 0) };
         let place = Place(self.newcomers.push(list, Newcomer { key, touch: touch.slot() })? | tier);
-        self.enter(hash, place);
+        self.index.insert(hash, place);
         Some(place)
     }
 
@@ -498,20 +491,22 @@ impl Ledger {
     fn promote(&mut self, hash: u64, key: Key, place: Place) -> Option<u32> {
         let touch = Touch::live(self.newcomers.get(place.0 & INDEX)?.touch, 0)?.marked(false);
         let time = touch.time();
-        self.drop_place(key, place);
-        let at = self.add_suspect(
-            hash,
-            Suspect {
-                key,
-                first: time,
-                last_reported: 0,
-                last: time,
-                probes: 1,
-                marked: false,
-                passed: 0,
-                repeats: 0,
-            },
-        )?;
+        self.free(place);
+        let at = self.push_suspect(Suspect {
+            key,
+            first: time,
+            last_reported: 0,
+            last: time,
+            probes: 1,
+            marked: false,
+            passed: 0,
+            repeats: 0,
+        });
+        let Some(at) = at else {
+            self.index.remove(hash, place);
+            return None;
+        };
+        self.index.replace(hash, place, Place(at | SUSPECT));
         if let Some(slot) = self.slots_mut(at).first_mut() {
             *slot = touch.slot();
         }
@@ -519,33 +514,28 @@ impl Ledger {
     }
 
     fn add_suspect(&mut self, hash: u64, suspect: Suspect) -> Option<u32> {
+        let at = self.push_suspect(suspect)?;
+        self.index.insert(hash, Place(at | SUSPECT));
+        Some(at)
+    }
+
+    /// Adds an account without ports that is not in the index yet.
+    fn push_suspect(&mut self, suspect: Suspect) -> Option<u32> {
         if self.suspects.is_full() {
             self.evict(Tier::Suspects);
         }
         let at = self.suspects.push(&mut self.by_last_touch, suspect)?;
         self.slots_mut(at).fill(0);
-        self.enter(hash, Place(at | SUSPECT));
         Some(at)
     }
 
-    fn enter(&mut self, hash: u64, place: Place) {
-        let Self { index, newcomers, suspects, hasher, .. } = self;
-        index.insert_unique(hash, place, |place| {
-            let at = place.0 & INDEX;
-            let key = if place.0 & SUSPECT != 0 {
-                suspects.get(at).map(|suspect| suspect.key)
-            } else {
-                newcomers.get(at).map(|newcomer| newcomer.key)
-            };
-            hasher.hash_one(key.unwrap_or_default())
-        });
+    fn drop_place(&mut self, key: Key, place: Place) {
+        self.index.remove(self.hash(key), place);
+        self.free(place);
     }
 
-    fn drop_place(&mut self, key: Key, place: Place) {
-        let hash = self.hash(key);
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == place) {
-            entry.remove();
-        }
+    /// Frees a place that the index does not have, or has for another one soon.
+    fn free(&mut self, place: Place) {
         let at = place.0 & INDEX;
         if place.0 & SUSPECT != 0 {
             self.suspects.remove(&mut self.by_last_touch, at);

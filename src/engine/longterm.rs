@@ -9,6 +9,7 @@
 //! a keyed hash of 50 bits, which no sender can predict. In a full bucket the entry with the fewest
 //! bits goes: sources of one packet replace each other, and none that touched several ports.
 
+use std::hint::black_box;
 use std::time::Duration;
 
 use super::MonoTime;
@@ -77,8 +78,9 @@ pub struct LongTermBits {
 /// of it.
 #[derive(Debug)]
 pub(super) struct LongTerm {
-    /// Pages that were never written use no memory.
-    buckets: Vec<[Entry; WAYS]>,
+    /// From `first` on: a bucket is a cache line. Pages that were never written use no memory.
+    entries: Vec<Entry>,
+    first: usize,
     /// First touches of sources that cannot pass with them. They are written together: each is at
     /// another place, and the processor fetches several at once.
     firsts: [(u64, u32); FIRSTS],
@@ -115,8 +117,10 @@ fn find(bucket: &[Entry; WAYS], tag: u32) -> Option<usize> {
 
 impl LongTerm {
     pub(super) fn new() -> Self {
+        let entries: Vec<Entry> = vec![[0; 2]; SOURCES + WAYS - 1];
         Self {
-            buckets: vec![[[0; 2]; WAYS]; BUCKETS],
+            first: entries.as_ptr().align_offset(WAYS * BYTES).min(WAYS - 1),
+            entries,
             firsts: [(0, 0); FIRSTS],
             waiting: 0,
             now: MonoTime::default(),
@@ -125,10 +129,20 @@ impl LongTerm {
         }
     }
 
+    #[inline]
+    fn bucket(&self, number: usize) -> Option<&[Entry; WAYS]> {
+        self.entries.get(self.first + number * WAYS..)?.first_chunk()
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, number: usize) -> Option<&mut [Entry; WAYS]> {
+        self.entries.get_mut(self.first + number * WAYS..)?.first_chunk_mut()
+    }
+
     /// Adds bits to a source in this half day. Returns how many it has.
     fn add(&mut self, half: u16, hash: u64, added: LongTermBits) -> u32 {
         let (bucket, tag) = place(hash);
-        let Some(bucket) = self.buckets.get_mut(bucket) else { return 0 };
+        let Some(bucket) = self.bucket_mut(bucket) else { return 0 };
         let at = find(bucket, tag);
         let is_known = at.is_some();
         let at = at.unwrap_or_else(|| weakest(bucket, tag, half));
@@ -176,6 +190,10 @@ impl LongTerm {
     }
 
     fn write_firsts(&mut self) {
+        // All are read before the first is decided on, so that the processor fetches them at once.
+        for (hash, _) in self.firsts.iter().take(self.waiting) {
+            black_box(self.bucket(place(*hash).0).map(|bucket| bucket[0][0]));
+        }
         for at in 0..std::mem::take(&mut self.waiting) {
             if let Some((hash, current)) = self.firsts.get(at).copied() {
                 self.add(self.half, hash, LongTermBits { current, previous: 0 });
@@ -204,7 +222,7 @@ impl LongTerm {
     /// The bits of a source that count now.
     pub(super) fn get(&self, now: MonoTime, hash: u64) -> LongTermBits {
         let (bucket, tag) = place(hash);
-        let bucket = self.buckets.get(bucket);
+        let bucket = self.bucket(bucket);
         let entry = bucket.and_then(|bucket| bucket.get(find(bucket, tag)?));
         let (mut current, previous) = entry.map_or((0, 0), |entry| bits(*entry, half(now)));
         for (first, bit) in self.firsts.iter().take(self.waiting) {
@@ -217,7 +235,7 @@ impl LongTerm {
     pub(super) fn forget(&mut self, hash: u64) {
         self.write_firsts();
         let (bucket, tag) = place(hash);
-        let Some(bucket) = self.buckets.get_mut(bucket) else { return };
+        let Some(bucket) = self.bucket_mut(bucket) else { return };
         if let Some(entry) = find(bucket, tag).and_then(|at| bucket.get_mut(at)) {
             *entry = [0; 2];
         }

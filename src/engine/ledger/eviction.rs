@@ -1,5 +1,7 @@
 //! Which source goes when a tier is full or its time is over.
 
+use std::hint::black_box;
+
 use super::{INDEX, Key, Ledger, PATIENT, Place, SUSPECT, Tier};
 use crate::engine::MonoTime;
 use crate::engine::account::Touch;
@@ -87,7 +89,13 @@ impl Ledger {
                 self.give_second_chance(front.place);
             } else {
                 self.evicted += 1;
-                return self.drop_place(front.key, front.place);
+                self.drop_place(front.key, front.place);
+                // The next one's cell of the index, which a flood needs with its next packet: the
+                // processor fetches it meanwhile.
+                if let Some(next) = self.front(tier) {
+                    black_box(self.index.peek(self.hash(next.key)));
+                }
+                return;
             }
         }
     }

@@ -76,9 +76,8 @@ fn memory_per_source_stays_below_its_bound() {
     assert_eq!((Slab::<Newcomer>::PLACE, Slab::<Suspect>::PLACE), (32, 56));
     for capacity in [3, 1000, 100_000, CAPACITY, 500_000] {
         let ledger = ledger(capacity, 2, 1000);
-        let index = ledger.index.allocation_size();
-        // Small tables are rounded up to a group.
-        assert!(index <= ledger.capacity() as usize * INDEX_BYTES + 100, "{capacity}: {index}");
+        let index = ledger.index.bytes();
+        assert!(index <= ledger.capacity() as usize * INDEX_BYTES + 8, "{capacity}: {index}");
     }
 }
 
