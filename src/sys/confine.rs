@@ -3,7 +3,7 @@
 //!
 //! Three filters, each within the one before: [`process`] for every thread, the helper and its
 //! commands; [`Thread::NoExec`] for threads that start no program; [`Thread::Packets`] for the packet
-//! thread, which lists what it may call. Each refuses a call with an error and ends nothing: a
+//! thread, which lists what it may call. [`sender`] has the first two and one of its own. Each refuses a call with an error and ends nothing: a
 //! kernel or C library with new calls falls back to older ones, or one operation fails and is reported.
 
 use std::fmt;
@@ -100,8 +100,9 @@ pub fn process(user: Option<User>, groups: &[u32], binds: bool) -> Result<(), Er
     install(SeccompAction::Allow, refusals(PRIVILEGED, libc::EPERM))
 }
 
-/// Restricts a process that speaks with servers: no capability, and no program that it starts. Root
-/// that may change its user becomes the daemon's. Call it while there is only one thread.
+/// Restricts a process that speaks with servers: no capability, no program that it starts, no file
+/// that it changes. Root that may change its user becomes the daemon's. Call it while there is only one
+/// thread.
 ///
 /// # Errors
 /// See [`Error`].
@@ -125,6 +126,11 @@ pub fn sender() -> Result<(), Error> {
     }
     tried("set no_new_privs", set_no_new_privs(true))?;
     // Without filters of system calls it goes on all the same.
+    let filters = install(SeccompAction::Allow, refusals(PRIVILEGED, libc::EPERM))
+        .and_then(|()| install(SeccompAction::Allow, changes_of_files()?));
+    if let Err(error) = filters {
+        log::debug!("a process keeps more rights than it needs: {error}");
+    }
     no_exec();
     Ok(())
 }
@@ -242,6 +248,46 @@ const STARTING: &[libc::c_long] = &[
     libc::SYS_rt_tgsigqueueinfo,
 ];
 
+/// Calls that change files by their names.
+const CHANGING: &[libc::c_long] = &[
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_linkat,
+    libc::SYS_mkdirat,
+    libc::SYS_mknodat,
+    // The flags are in memory, which a filter cannot read.
+    libc::SYS_openat2,
+    libc::SYS_renameat2,
+    libc::SYS_symlinkat,
+    libc::SYS_truncate,
+    libc::SYS_unlinkat,
+    libc::SYS_utimensat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_creat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lchown,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_link,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mkdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_mknod,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_renameat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_symlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+];
+
 /// Calls of the packet thread, whatever their arguments: its descriptors, time, memory, other
 /// threads, and its own signals.
 const PACKETS: &[libc::c_long] = &[
@@ -333,6 +379,22 @@ fn other_families() -> Result<SeccompRule, Error> {
     let differs =
         |family: libc::c_int| condition(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()));
     all(used.into_iter().map(differs).collect::<Result<_, _>>()?)
+}
+
+/// Calls that change files, and open(2) for writing.
+fn changes_of_files() -> Result<Rules, Error> {
+    let mut rules = refusals(CHANGING, libc::EPERM);
+    let writes = |flags: u8| {
+        let mode = SeccompCmpOp::MaskedEq(u64::from(libc::O_ACCMODE.unsigned_abs()));
+        let each = [libc::O_WRONLY, libc::O_RDWR];
+        each.map(|write| rule(flags, mode.clone(), u64::from(write.unsigned_abs())))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+    };
+    rules.1.push((libc::SYS_openat, writes(2)?));
+    #[cfg(target_arch = "x86_64")]
+    rules.1.push((libc::SYS_open, writes(1)?));
+    Ok(rules)
 }
 
 /// Installs a filter for the calling thread: `otherwise` for calls that no rule matches.

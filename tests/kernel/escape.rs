@@ -69,6 +69,20 @@ const MODULE: (&str, Attempt) = ("load a module", |world| {
     }
 });
 
+/// The file beside the socket that [`World`] names.
+fn new_file(world: &World) -> PathBuf {
+    world.socket.with_file_name("new")
+}
+const CREATE: (&str, Attempt) =
+    ("create a file", |world| File::create_new(new_file(world)).map(drop));
+const WRITE: (&str, Attempt) = ("open a file for writing", |world| {
+    File::options().append(true).open(new_file(world)).map(drop)
+});
+const RENAME: (&str, Attempt) =
+    ("rename a file", |world| fs::rename(new_file(world), world.socket.with_file_name("old")));
+const REMOVE: (&str, Attempt) =
+    ("remove a file", |world| fs::remove_file(world.socket.with_file_name("old")));
+
 fn call(result: libc::c_long) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -84,8 +98,8 @@ fn failures(attempts: &[(&'static str, Attempt)], world: &World) -> Vec<(&'stati
 
 const CHILD: &str = "PORTSENTRY_TEST_ESCAPE";
 
-/// The child: the attempts as root, and then in a thread of each kind.
-fn attempts_of_the_child() {
+/// What an intruder finds here, and what must be kept for it.
+fn world() -> (World, (tempfile::TempDir, UnixListener, TcpListener)) {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let socket = directory.path().join("socket");
@@ -98,6 +112,12 @@ fn attempts_of_the_child() {
     fs::set_permissions(&secret[1], fs::Permissions::from_mode(0o600)).unwrap();
     let secret = secret.into_iter().find(|path| path.exists()).unwrap();
     let world = World { secret, parent: getppid().unwrap(), socket, port };
+    (world, (directory, local, remote))
+}
+
+/// The child: the attempts as root, and then in a thread of each kind.
+fn attempts_of_the_child() {
+    let (world, _kept) = world();
     let all = [EXEC, SECRET, SIGNAL, LOCAL, REMOTE, MODULE];
     // What is refused below is possible here; but not every kernel has modules.
     let possible = failures(&all, &world);
@@ -141,7 +161,24 @@ fn attempts_of_the_child() {
         });
         packets.join().unwrap();
     });
-    drop((local, remote));
+}
+
+/// The child: the attempts as root, and then of the program that sends notifications.
+fn attempts_of_the_sender() {
+    let (world, _kept) = world();
+    let all = [EXEC, SIGNAL, LOCAL, REMOTE, CREATE, WRITE, RENAME, REMOVE];
+    assert_eq!(failures(&all, &world), []);
+    // Both files are there, as each attempt finds them.
+    File::create_new(new_file(&world)).unwrap();
+    fs::write(world.socket.with_file_name("old"), "").unwrap();
+
+    confine::sender().unwrap();
+    let refused = failures(&[EXEC, SIGNAL, PTRACE, CREATE, WRITE, RENAME, REMOVE], &world);
+    let names = [EXEC, SIGNAL, PTRACE, CREATE, WRITE, RENAME, REMOVE].map(|(name, _)| name);
+    assert_eq!(refused, names.map(|name| (name, libc::EPERM)));
+    // It speaks with servers, and with the system's resolver.
+    assert_eq!(failures(&[LOCAL, REMOTE], &world), []);
+    assert!(File::open("/etc/passwd").is_ok());
 }
 
 // P24
@@ -150,13 +187,26 @@ fn an_intruder_in_the_packet_thread_reaches_nothing() {
     if std::env::var_os(CHILD).is_some() {
         return attempts_of_the_child();
     }
+    in_a_child("escape::an_intruder_in_the_packet_thread_reaches_nothing");
+}
+
+// P17
+#[test]
+fn an_intruder_in_the_program_that_sends_changes_nothing() {
+    if std::env::var_os(CHILD).is_some() {
+        return attempts_of_the_sender();
+    }
+    in_a_child("escape::an_intruder_in_the_program_that_sends_changes_nothing");
+}
+
+/// Runs a test of this file as a process of its own, which does not confine this one, in a network of
+/// its own, for the port.
+fn in_a_child(name: &str) {
     if missing(&["ip", "env"]).is_some() {
         return;
     }
-    // Its own network, for the port; and another process, which does not confine this one.
     let host = Namespace::new();
     let exe = std::env::current_exe().unwrap();
-    let name = "escape::an_intruder_in_the_packet_thread_reaches_nothing";
     let variable = format!("{CHILD}=1");
     let words =
         ["netns", "exec", &host.name, "env", &variable, exe.to_str().unwrap(), name, "--exact"];
