@@ -24,6 +24,8 @@ in
         # The tests need root, namespaces and nmap.
         doCheck = false;
         postInstall = ''
+          install -D -t "$out/libexec/portsentry-nft" "$out/bin/portsentry-notify"
+          rm "$out/bin/portsentry-notify"
           for page in man/*; do
             install -D -m 644 -t "$out/share/man/man''${page##*.}" "$page"
           done

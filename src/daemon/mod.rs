@@ -110,9 +110,6 @@ pub fn main<I: IntoIterator<Item = OsString>>(arguments: I) -> ExitCode {
     {
         return helper::main(socket, arguments.get(2..).unwrap_or_default());
     }
-    if arguments.get(1).is_some_and(|word| word == helper::notify::send::ARGUMENT) {
-        return helper::notify::send::main();
-    }
     if arguments.get(1).is_some_and(|word| word == replay::ARGUMENT) {
         return replay::main(arguments);
     }

@@ -4,7 +4,7 @@
 //!   daemon: client --Order--> socket pair --> reader --+--> commands: at most 4 at once, with their children
 //!                  <-Message-                          +--> names: threads that wait for the system's resolver
 //!                                                      +--> files: hosts.deny, files of current blocks
-//!                                                      +--> notify: digests, by a process for each attempt
+//!                                                      +--> notify: digests, by a program for each attempt
 //! ```
 //!
 //! It is this program again, started by [`process`] with one end of a socket pair as its standard
@@ -19,7 +19,7 @@ mod files;
 mod hosts_deny;
 mod mirror;
 mod names;
-pub(crate) mod notify;
+pub mod notify;
 pub mod process;
 pub mod protocol;
 mod run;

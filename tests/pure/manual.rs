@@ -521,6 +521,15 @@ fn the_kinds_of_events_in_the_history_are_those_that_are_stored() {
     assert_eq!(arguments(&result.body, "Ql"), set(results));
 }
 
+/// Where packages put a file of the tree.
+fn packaged(file: &str) -> PathBuf {
+    let list = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/packages/files");
+    let list = fs::read_to_string(list).unwrap();
+    let mut lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line = lines.find(|words| words.get(1) == Some(&file)).unwrap();
+    line[2].into()
+}
+
 #[test]
 fn the_files_are_where_the_configuration_has_them() {
     let config = Config::default();
@@ -537,6 +546,8 @@ fn the_files_are_where_the_configuration_has_them() {
         config.state_dir.join(portsentry::store::COPY),
         config.state_dir.join(portsentry::store::events::FILE),
         config.control.socket,
+        // Where the package has it.
+        packaged("release/portsentry-notify"),
     ];
     assert_eq!(told, set(wanted.iter().map(|path| path.to_str().unwrap())));
 }

@@ -1,6 +1,8 @@
 //! Notifications: every channel of a real helper against a real local server or program that answers,
 //! fails, hangs, closes, answers badly and floods.
 
+mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -128,7 +130,11 @@ struct World {
 
 impl World {
     fn new(notify: NotifySettings) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_portsentry"));
+        Self::with(Path::new(env!("CARGO_BIN_EXE_portsentry")), notify)
+    }
+
+    /// The helper of this program.
+    fn with(program: &Path, notify: NotifySettings) -> Self {
         let process = Some(Process::start(program).expect("the helper starts"));
         let directory = tempfile::tempdir().unwrap();
         let mut world = Self { process, statuses: Vec::new(), directory };

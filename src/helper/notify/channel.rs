@@ -1,12 +1,13 @@
 //! The channels: how a message goes out by each, and what its answer means.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::outbox::{Message, Outcome};
+use super::program::Program;
 use super::render;
 use super::send::{self, Job, Reply, Secret};
-use crate::helper::process::OWN_PROGRAM;
 use crate::helper::protocol::{Mail, NotifySettings, Server};
 use crate::helper::run::{self, Ground};
 use crate::journal::Ended;
@@ -76,6 +77,14 @@ impl Channel {
         }
     }
 
+    /// What is missing to send by it; `None`: nothing is known to be.
+    pub(super) fn fault(&self) -> Option<String> {
+        match self {
+            Self::Sendmail(_) => None,
+            Self::Webhook(_) | Self::Ntfy(_) | Self::AbuseIpDb(_) => Program::get().err(),
+        }
+    }
+
     /// Sends a message once, and waits for what comes of it.
     pub(super) fn attempt(&self, ground: &Ground, message: &Message) -> Outcome {
         match (self, message) {
@@ -123,7 +132,8 @@ fn with_id(mut job: Job, message: &Message) -> Job {
     job
 }
 
-/// Runs the sender once. `once`: a request that is wrong is not repeated.
+/// Runs the program that speaks HTTP once. The request is its standard input, since others see a
+/// process's arguments and environment. `once`: a request that is wrong is not repeated.
 fn http(ground: &Ground, job: Job, once: bool) -> Outcome {
     let timeout = job.timeout + END_SLACK;
     let input = match serde_json::to_vec(&job).map_err(std::io::Error::other) {
@@ -134,8 +144,12 @@ fn http(ground: &Ground, job: Job, once: bool) -> Outcome {
         Ok(input) => input,
         Err(error) => return Outcome::later(format!("no memory for the request: {error}")),
     };
-    let mut command = Command::new(OWN_PROGRAM);
-    command.arg(send::ARGUMENT).env_clear().current_dir("/").stdin(input);
+    let program = match Program::get() {
+        Ok(program) => program,
+        Err(why) => return Outcome::later(why),
+    };
+    let mut command = Command::new(program.path());
+    command.arg0(send::NAME).env_clear().current_dir("/").stdin(input);
     for name in HANDED_ON {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -145,7 +159,7 @@ fn http(ground: &Ground, job: Job, once: bool) -> Outcome {
     let (ended, output) = run::run(ground, command, timeout);
     match serde_json::from_str::<Reply>(&output) {
         Ok(reply) => outcome(reply, once),
-        Err(_) => Outcome::later(format!("the process that sends ended: {ended}")),
+        Err(_) => Outcome::later(format!("{} ended: {ended}", send::NAME)),
     }
 }
 

@@ -3,19 +3,20 @@
 //! ```text
 //!   incidents --> outbox of each channel: what waits, what is being sent, when to try again
 //!                    |  its thread
-//!                    +--> sendmail(8), or this program again as [`send`]: one attempt, then it ends
+//!                    +--> sendmail(8), or portsentry-notify, which is [`send`]: one attempt, then it ends
 //! ```
 //!
 //! A channel has at most one message under way, and one digest that collects meanwhile; both are
-//! bounded. The client of HTTP and TLS is in a short-lived process: this one neither runs their code
-//! nor holds a secret.
+//! bounded. The client of HTTP and TLS is a program of its own, which runs while something is sent:
+//! this process neither has their code in memory nor holds a secret.
 
 mod abuse;
 mod channel;
 mod digest;
 mod outbox;
+mod program;
 mod render;
-pub(crate) mod send;
+pub mod send;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -63,6 +64,10 @@ impl Notifier {
     /// Applies settings. What waits for a channel that stays is kept, and tried again at once.
     pub(super) fn configure(&mut self, settings: &NotifySettings) {
         let wanted = Channel::all(settings);
+        // Before there is something to send, and once for all channels.
+        if let Some(fault) = wanted.iter().find_map(Channel::fault) {
+            (self.notify)(Message::Warning(format!("notifications wait: {fault}")));
+        }
         let (kept, gone): (Vec<_>, Vec<_>) = self
             .posts
             .drain(..)

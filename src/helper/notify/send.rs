@@ -1,10 +1,10 @@
-//! One HTTP request, in a process of its own that ends with it: this program again.
+//! `portsentry-notify`: one HTTP request, in a process that ends with it.
 //!
 //! It reads the request from its standard input, the secrets from their files, and writes what came
-//! of it to its standard output. It starts no program and has no capability. No secret is in what it
-//! writes.
+//! of it to its standard output. It starts no program, writes no file and has no capability. No secret
+//! is in what it writes.
 
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,10 +14,13 @@ use serde::{Deserialize, Serialize};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Error};
 
-use crate::sys::{confine, files};
+use crate::sys::{confine, files, process};
 
-/// The first argument that makes this program the sender. Not for use on a command line.
-pub(crate) const ARGUMENT: &str = "helper-send";
+/// The program's name.
+pub(super) const NAME: &str = "portsentry-notify";
+
+/// Exit status of a start by hand (sysexits(3)).
+const EX_USAGE: u8 = 64;
 
 /// Characters of a reason for a failure.
 const WHY_MAX: usize = 200;
@@ -73,7 +76,18 @@ pub(super) struct Reply {
 }
 
 /// Sends the request on standard input.
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
+    process::abort_on_panic();
+    // Started by a descriptor, it would have that as its name; 15 bytes are shown.
+    process::set_name(c"portsentry-noti");
+    if std::env::args_os().len() > 1 || std::io::stdin().is_terminal() {
+        let _ = writeln!(
+            std::io::stderr(),
+            "{NAME} {}: portsentry's helper starts it, with a request as its standard input, for `notify:`",
+            env!("CARGO_PKG_VERSION")
+        );
+        return ExitCode::from(EX_USAGE);
+    }
     let reply = match run() {
         Ok(reply) => reply,
         Err(why) => Reply { status: None, after: None, why: short(&why) },
