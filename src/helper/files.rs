@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::hosts_deny::HostsDeny;
 use super::mirror::MirrorFile;
 use super::protocol::{Blocked, List, Message, Settings};
 use crate::config::ClassicMode;
-use crate::sys::{confine, peer};
+use crate::sys::{confine, peer, queue};
 
 /// Orders that wait for a slow disk: a whole list of blocks in chunks, and some thousand changes.
 const QUEUE: usize = 4096;
@@ -54,7 +54,7 @@ struct Shared {
 /// A handle to the thread.
 pub(super) struct Files {
     shared: Arc<Shared>,
-    changes: SyncSender<Change>,
+    changes: queue::Sender<Change>,
     ended: Receiver<()>,
 }
 
@@ -65,7 +65,7 @@ impl Files {
     /// The thread cannot be started.
     pub(super) fn start(notify: Notify) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let (changes, queue) = sync_channel(QUEUE);
+        let (changes, queued) = queue::bounded(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
         let own = Arc::clone(&shared);
         let run = move || {
@@ -78,7 +78,7 @@ impl Files {
                 retired: Vec::new(),
                 list: Vec::new(),
             }
-            .run(&queue);
+            .run(&queued);
             drop(end);
         };
         std::thread::Builder::new().name("files".to_owned()).spawn(move || {
@@ -124,10 +124,10 @@ struct FileWorker {
 }
 
 impl FileWorker {
-    fn run(mut self, queue: &Receiver<Change>) {
+    fn run(mut self, queued: &queue::Receiver<Change>) {
         loop {
             let due = self.next_due(Instant::now()).unwrap_or(Duration::MAX);
-            let change = queue.recv_timeout(due);
+            let change = queued.recv_timeout(due);
             self.apply_settings();
             match change {
                 Ok(change) => self.take(change),

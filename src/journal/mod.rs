@@ -34,6 +34,7 @@ use crate::config::{self, Config};
 use crate::engine::{Report, Trace};
 use crate::sys::confine;
 use crate::sys::files;
+use crate::sys::queue;
 use crate::sys::wake::Waker;
 use history::{DiskState, History};
 use limit::Limiter;
@@ -240,7 +241,7 @@ fn start_history(
 #[derive(Clone)]
 pub struct JournalHandle {
     shared: Arc<Shared>,
-    sender: SyncSender<Item>,
+    sender: queue::Sender<Item>,
 }
 
 impl JournalHandle {
@@ -266,7 +267,7 @@ impl JournalHandle {
     /// The history file cannot be opened, or the thread cannot be started.
     pub fn start_with(settings: Settings, sink: Box<dyn Sink>) -> Result<Self, JournalError> {
         let (history, state) = start_history(&settings)?;
-        let (sender, items) = sync_channel(QUEUE);
+        let (sender, items) = queue::bounded(QUEUE);
         let (end, ended) = sync_channel::<()>(1);
         let shared = Arc::new(Shared {
             reconfigurations: Mutex::default(),

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use super::{Event, MODULE, Shared, format};
 use crate::config::LogFormat;
 use crate::sys::clock;
 use crate::sys::confine;
+use crate::sys::queue;
 
 /// Lines that wait for the target, some 200 bytes each: ten minutes of lines that packets cause.
 pub(super) const LINES: usize = 1024;
@@ -63,7 +64,7 @@ pub(super) struct Outlet {
     shared: Arc<Shared>,
     progress: Progress,
     /// `None`: report losses if it is time.
-    lines: SyncSender<Option<Line>>,
+    lines: queue::Sender<Option<Line>>,
     ended: Receiver<()>,
     takes_facts: bool,
 }
@@ -78,7 +79,7 @@ impl Outlet {
         sink: Box<dyn Sink>,
         format: LogFormat,
     ) -> io::Result<Self> {
-        let (lines, queue) = sync_channel(LINES);
+        let (lines, queued) = queue::bounded(LINES);
         let (end, ended) = sync_channel::<()>(1);
         let progress = Progress::default();
         let takes_facts = sink.takes_facts();
@@ -91,7 +92,7 @@ impl Outlet {
         };
         let run = move || {
             confine::no_exec();
-            thread.run(&queue);
+            thread.run(&queued);
             drop(end);
         };
         std::thread::Builder::new().name("log".to_owned()).spawn(run)?;
@@ -148,7 +149,7 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(&mut self, queue: &Receiver<Option<Line>>) {
+    fn run(&mut self, queued: &queue::Receiver<Option<Line>>) {
         loop {
             // A report that is not due yet must not wait for the next line.
             let wait = match self.reported_at {
@@ -157,7 +158,7 @@ impl Thread {
                 }
                 _ => Duration::MAX,
             };
-            match queue.recv_timeout(wait) {
+            match queued.recv_timeout(wait) {
                 Ok(Some(Line { level, module, text, facts })) => {
                     if !self.write(level, &module, &text, &facts) {
                         self.shared.on_unwritten();

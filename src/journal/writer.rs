@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,12 +18,12 @@ use super::names::{HostName, NameQueue};
 use super::outlet::Outlet;
 use super::record::{self, Record};
 use super::{Event, Item, MODULE, Notice, Reconfiguration, Settings, Shared};
-use crate::sys::clock;
+use crate::sys::{clock, queue};
 use crate::time::MonoTime;
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) items: Receiver<Item>,
+    pub(super) items: queue::Receiver<Item>,
     pub(super) settings: Settings,
     pub(super) outlet: Outlet,
     /// Admitted items that wait for a name or for their turn.

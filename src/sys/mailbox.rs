@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use crate::sys::queue;
 use crate::sys::wake::Waker;
 
 /// Commands that may wait: each asker sends one at a time, so more is a sign that nobody listens.
@@ -22,13 +23,13 @@ pub(crate) type Answer<T> = SyncSender<T>;
 
 /// The asking end; clones ask the same thread.
 pub(crate) struct Link<C> {
-    commands: SyncSender<C>,
+    commands: queue::Sender<C>,
     waker: Arc<Waker>,
 }
 
 /// The asked end.
 pub struct Inbox<C> {
-    commands: Receiver<C>,
+    commands: queue::Receiver<C>,
     /// Readable when commands may be there: for poll(2).
     pub waker: Arc<Waker>,
 }
@@ -58,7 +59,7 @@ pub(crate) fn link<C>() -> std::io::Result<(Link<C>, Inbox<C>)> {
 /// # Errors
 /// The error of eventfd(2).
 pub(crate) fn with_capacity<C>(capacity: usize) -> std::io::Result<(Link<C>, Inbox<C>)> {
-    let (sender, receiver) = sync_channel(capacity);
+    let (sender, receiver) = queue::bounded(capacity);
     let waker = Arc::new(Waker::new()?);
     Ok((Link { commands: sender, waker: Arc::clone(&waker) }, Inbox { commands: receiver, waker }))
 }
@@ -114,7 +115,7 @@ impl<C> Link<C> {
 impl<C> Inbox<C> {
     /// The next command, without waiting. Clear the waker before the first call of a round.
     pub fn next(&self) -> Option<C> {
-        self.commands.try_recv().ok()
+        self.commands.try_recv()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod poll;
 pub(crate) mod privilege;
 pub mod process;
 pub(crate) mod procfs;
+pub(crate) mod queue;
 pub(crate) mod replace;
 pub mod resolv_conf;
 pub(crate) mod schedule;
