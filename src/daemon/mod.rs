@@ -197,7 +197,6 @@ fn serve(options: Options, loaded: Loaded) -> Result<ExitCode, Failure> {
             supervisor::notify(&[sd_notify::NotifyState::Ready]);
             journal.notify(Notice::Active);
             process::trim_heap();
-            process::trim_code();
             let code = supervisor.run();
             server.stop(LAST_ANSWERS);
             code

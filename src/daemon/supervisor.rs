@@ -34,7 +34,7 @@ use crate::store::events::EventsHandle;
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Answer, Inbox, Link};
 use crate::sys::signals::{SignalRequest, Signals};
-use crate::sys::{poll, procfs};
+use crate::sys::{poll, process, procfs};
 use crate::time::MonoTime;
 
 /// Name servers are looked at this often: nothing tells when they change.
@@ -58,6 +58,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After this time it is tried again to do what a switch has due.
 const SWITCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The start is over on all threads: what it took of memory is given back.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
 /// What the journal's thread gets for writing its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -187,6 +190,7 @@ impl Supervisor {
         let mut gathered = Instant::now();
         let mut changed = false;
         let mut pat_at = Instant::now();
+        let mut trim_at = Some(Instant::now() + SETTLED_AFTER);
         loop {
             if self.thread.is_finished() {
                 return self.packet_thread_ended();
@@ -217,6 +221,14 @@ impl Supervisor {
             }
             if watchdog.is_some() {
                 wake_at = wake_at.min(pat_at);
+            }
+            if let Some(at) = trim_at {
+                if Instant::now() >= at {
+                    process::trim_code();
+                    trim_at = None;
+                } else {
+                    wake_at = wake_at.min(at);
+                }
             }
             self.wait(wake_at.saturating_duration_since(Instant::now()));
             match self.routes.changed() {

@@ -84,7 +84,6 @@ fn serve(socket: UnixStream, orders: &untrusted::Orders) -> io::Result<()> {
     let files = Files::start(Arc::clone(&notify))?;
     let mut notifier = Notifier::new(commands.ground(), Arc::clone(&notify));
     notify(Message::Ready);
-    sys::process::trim_code();
     let grace =
         handle_orders((socket, orders), &notify, (&commands, &mut notifier), &names, &files);
     let left = grace.as_ref().copied().unwrap_or_default();
@@ -105,6 +104,7 @@ fn handle_orders(
 ) -> io::Result<Duration> {
     let mut lines = Lines::default();
     let mut buffer = [0; 16 << 10];
+    let mut is_starting = false;
     loop {
         while let Some(order) = lines.next_line::<Order>()? {
             let order = match orders.checked(order) {
@@ -119,6 +119,7 @@ fn handle_orders(
                     commands.configure(&settings);
                     files.configure(&settings);
                     notifier.configure(&settings.notify.unwrap_or_default());
+                    is_starting = true;
                 }
                 Order::Run(run) => commands.run(&run),
                 Order::Resolve(address) => names.ask(address),
@@ -128,7 +129,14 @@ fn handle_orders(
                 Order::Incident(incident) => notifier.add(&incident),
                 Order::Missed(count) => notifier.add_missed(count),
                 Order::TestNotifications => notifier.test(),
-                Order::Ping => notify(Message::Pong),
+                Order::Ping => {
+                    notify(Message::Pong);
+                    // With the liveness check behind the configuration the start is over: from here
+                    // on this process waits, most of the time.
+                    if std::mem::take(&mut is_starting) {
+                        sys::process::trim_code();
+                    }
+                }
                 Order::End(grace) => return Ok(grace),
             }
         }

@@ -40,28 +40,37 @@ pub(crate) fn trim_heap() {
     }
 }
 
-/// Unmaps the pages of the program's code until they are used again: what a start needs is several
-/// megabytes, and nothing of it is needed again. The kernel's page cache has them, so that a page
-/// that is used costs a fault without a read (madvise(2), MADV_DONTNEED).
+/// Unmaps the pages of the program's code and constants until they are used again: what a start
+/// needs is several megabytes, and nothing of it is needed again. The kernel's page cache has them, so
+/// that a page that is used costs a fault without a read (madvise(2), MADV_DONTNEED).
 pub(crate) fn trim_code() {
-    let here = trim_code as *const () as usize;
+    let code = trim_code as *const () as usize;
+    let constant = CONSTANT.as_ptr() as usize;
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let Some((first, end)) = maps.lines().find_map(|line| code_around(line, here)) else { return };
-    // SAFETY: a private mapping of the program's file that was never writable: what comes back is
-    // what was there.
-    unsafe {
-        libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_DONTNEED);
+    for (first, end) in maps.lines().filter_map(|line| unwritten_around(line, [code, constant])) {
+        // SAFETY: a private mapping of the program's file that was never writable: what comes back
+        // is what was there.
+        unsafe {
+            libc::madvise(first as *mut libc::c_void, end - first, libc::MADV_DONTNEED);
+        }
     }
 }
 
-/// The range of a line of /proc/PID/maps (proc_pid_maps(5)), if it is code that is mapped privately
-/// and never writable, and has this address in it.
-fn code_around(line: &str, address: usize) -> Option<(usize, usize)> {
+/// Without addresses in it, it is among the constants that the loader relocates nothing of.
+static CONSTANT: [u8; 16] = *b"a constant's end";
+
+/// The range of a line of /proc/PID/maps (proc_pid_maps(5)), if it is part of a file that is mapped
+/// privately and was never writable, and has one of these addresses in it.
+fn unwritten_around(line: &str, addresses: [usize; 2]) -> Option<(usize, usize)> {
     let (range, rest) = line.split_once(' ')?;
     let (first, end) = range.split_once('-')?;
     let number = |hex| usize::from_str_radix(hex, 16).ok();
     let (first, end) = (number(first)?, number(end)?);
-    (rest.starts_with("r-xp ") && (first..end).contains(&address)).then_some((first, end))
+    // What the loader has relocated is readable only too, but lies behind the code: its constants
+    // have addresses in them.
+    let is_unwritten = rest.starts_with("r-xp ") || rest.starts_with("r--p 00000000 ");
+    (is_unwritten && addresses.iter().any(|address| (first..end).contains(address)))
+        .then_some((first, end))
 }
 
 /// Makes this process the parent of all orphans among its descendants (PR_SET_CHILD_SUBREAPER).
@@ -221,15 +230,28 @@ mod tests {
     #[test]
     fn the_program_goes_on_when_its_code_is_unmapped() {
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let here = trim_code as *const () as usize;
-        let found: Vec<_> = maps.lines().filter_map(|line| code_around(line, here)).collect();
-        assert_eq!(found.len(), 1, "{maps}");
+        let here = [trim_code as *const () as usize, CONSTANT.as_ptr() as usize];
+        let found: Vec<_> = maps.lines().filter_map(|line| unwritten_around(line, here)).collect();
+        // The constants may be in one mapping with the code.
+        assert!((1..=2).contains(&found.len()), "{maps}");
+        assert!(found.iter().any(|(first, end)| (*first..*end).contains(&here[0])), "{maps}");
         trim_code();
         assert!(!std::fs::read_to_string("/proc/self/maps").unwrap().is_empty());
-        for line in ["", "1000-2000", "1000-2000 rw-p 0", "1000-1800 r-xp 0", "x-y r-xp 0"] {
-            assert_eq!(code_around(line, 0x1900), None, "{line}");
+        let at = [0x1900, 0x9900];
+        for line in [
+            "",
+            "1000-2000",
+            "1000-2000 rw-p 0",
+            "1000-1800 r-xp 0",
+            "x-y r-xp 0",
+            // Relocated at the start.
+            "9000-a000 r--p 00008000 fe:00 1 /p",
+        ] {
+            assert_eq!(unwritten_around(line, at), None, "{line}");
         }
-        assert_eq!(code_around("1000-2000 r-xp 0 fe:00 1 /p", 0x1900), Some((0x1000, 0x2000)));
+        for line in ["1000-2000 r-xp 00001000 fe:00 1 /p", "1000-2000 r--p 00000000 fe:00 1 /p"] {
+            assert_eq!(unwritten_around(line, at), Some((0x1000, 0x2000)), "{line}");
+        }
     }
 
     #[test]
