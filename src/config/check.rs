@@ -8,7 +8,7 @@ use super::reader::Reader;
 use super::values::{Wrong, wrong};
 use super::{
     CommandOn, Config, Escalate, Ipv6Accounts, Keyword, Method, Mode, PortMode, PortSet, Protocol,
-    ProtocolAction, UnprovenAction, notify, values, written,
+    ProtocolAction, UnprovenAction, allow, notify, values, written,
 };
 
 /// Notes contradictions as findings.
@@ -21,6 +21,7 @@ pub(super) fn check(config: &Config, reader: &mut Reader<'_>) {
     times(config, reader);
     ipv6(config, reader);
     never_block(config, reader);
+    allow::check(config, reader);
     respond(config, reader);
     notify::check(config, reader);
     paths(config, reader);

@@ -82,6 +82,8 @@ impl Default for Config {
             ]
             .map(Into::into)
             .to_vec(),
+            // The usual lifetime of a dynamic name's record.
+            allow_refresh: Duration::from_secs(300),
             ignore_file: Some(PathBuf::from("/etc/portsentry/portsentry.ignore")),
             respond: Respond {
                 command: Vec::new(),

@@ -13,7 +13,7 @@ use super::phrases::{describe, quoting};
 use super::reader::Reader;
 use super::tree::{Node, Value};
 use super::values::{self, Wrong};
-use super::{Allowed, Ipv6Accounts, PortSet, Size, written};
+use super::{Ipv6Accounts, PortSet, Size, written};
 
 /// A field that a key sets.
 pub(super) trait Field {
@@ -37,12 +37,12 @@ impl<'n> Input<'n, '_> {
         self.reader.fail(self.key.path, place, wrong);
     }
 
-    fn warning(&mut self, place: Place, (message, remedy): Wrong) {
+    pub(super) fn warning(&mut self, place: Place, (message, remedy): Wrong) {
         self.reader.findings.warning(place, message, remedy);
     }
 
     /// "`tcp.mode` wants ..., this is ...".
-    fn mismatch(&self, node: &Node, wanted: &str, remedy: impl Into<String>) -> Wrong {
+    pub(super) fn mismatch(&self, node: &Node, wanted: &str, remedy: impl Into<String>) -> Wrong {
         (
             format!("`{}` wants {wanted}, this is {}", self.key.path, describe(&node.value)),
             remedy.into(),
@@ -86,7 +86,7 @@ impl<'n> Input<'n, '_> {
     }
 
     /// The items of a list.
-    fn items(&self) -> Result<&'n [Node], Wrong> {
+    pub(super) fn items(&self) -> Result<&'n [Node], Wrong> {
         let Value::List(items) = &self.node.value else {
             let remedy = match &self.node.value {
                 Value::Text(text) if matches!(self.key.kind, Kind::Texts { .. }) => format!(
@@ -118,7 +118,7 @@ impl<'n> Input<'n, '_> {
     }
 
     /// Parses each of `items`, and drops duplicates with a warning; `show` is an item in a message.
-    fn list<I, T: Clone + Eq + Hash>(
+    pub(super) fn list<I, T: Clone + Eq + Hash>(
         &mut self,
         items: impl IntoIterator<Item = (I, Place)>,
         parse: impl Fn(&mut Self, I, Place) -> Result<T, Wrong>,
@@ -139,7 +139,7 @@ impl<'n> Input<'n, '_> {
     }
 
     /// Sets the field to a list, unless an item of it was wrong.
-    fn set<T>(&self, to: &mut T, list: T) -> Result<(), Wrong> {
+    pub(super) fn set<T>(&self, to: &mut T, list: T) -> Result<(), Wrong> {
         if self.reader.is_sound(&[self.key.path]) {
             *to = list;
         }
@@ -356,68 +356,6 @@ impl Field for PortSet {
         written::ports(self)
     }
 }
-
-/// Addresses and networks, each with what is said of it.
-impl Field for Vec<Allowed> {
-    fn read(&mut self, input: &mut Input<'_, '_>) -> Result<(), Wrong> {
-        let items = input.items()?.iter().map(|item| (item, item.place));
-        let networks = input.list(
-            items,
-            |input, item, place| {
-                let (text, silent) = allowed(input, item)?;
-                let (network, odd) = values::network(text)?;
-                odd.into_iter().for_each(|odd| input.warning(place, odd));
-                Ok(Allowed { network, silent })
-            },
-            |allowed| values::display(&allowed.network),
-        );
-        input.set(self, networks)
-    }
-
-    fn print(&self) -> String {
-        let items = self.iter().map(|allowed| {
-            let network = written::quoted(&values::display(&allowed.network));
-            if allowed.silent { format!("{{network: {network}, silent: true}}") } else { network }
-        });
-        format!("[{}]", items.collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// The text of the network, and whether it is silent.
-fn allowed<'n>(input: &Input<'n, '_>, item: &'n Node) -> Result<(&'n str, bool), Wrong> {
-    let entries = match &item.value {
-        Value::Text(text) => return Ok((text, false)),
-        Value::Map(entries) if entries.iter().any(|entry| ALLOWED.contains(&&*entry.key)) => {
-            entries
-        }
-        other => return Err(input.mismatch(item, "texts in its list", quoting(other))),
-    };
-    let wrong = |message: String| {
-        let remedy = "write an address, or {network: 192.0.2.0/24, silent: true}";
-        Err((format!("an entry of `allow` {message}"), remedy.to_owned()))
-    };
-    let (mut network, mut silent) = (None, None);
-    for entry in entries {
-        match (entry.key.as_str(), &entry.node.value) {
-            ("network", _) if network.is_some() => return wrong("has `network` twice".to_owned()),
-            ("silent", _) if silent.is_some() => return wrong("has `silent` twice".to_owned()),
-            ("network", Value::Text(text)) => network = Some(text.as_str()),
-            ("silent", Value::Bool(value)) => silent = Some(*value),
-            (key, other) if ALLOWED.contains(&key) => {
-                let wanted = if key == "silent" { "true or false" } else { "a text" };
-                return wrong(format!("wants {wanted} for `{key}`, not {}", describe(other)));
-            }
-            (key, _) => return wrong(format!("has the unknown key `{}`", shown(key))),
-        }
-    }
-    match network {
-        Some(network) => Ok((network, silent.unwrap_or(false))),
-        None => wrong("has no `network`".to_owned()),
-    }
-}
-
-/// The keys of an entry of `allow`.
-const ALLOWED: [&str; 2] = ["network", "silent"];
 
 /// An absolute path; an empty text is `None`, if the table allows it.
 impl Field for Option<PathBuf> {

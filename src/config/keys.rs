@@ -81,7 +81,7 @@ pub enum Kind {
     },
     /// Names of network interfaces.
     Interfaces,
-    /// Addresses and networks.
+    /// Addresses, networks, DNS names, files and interfaces.
     Networks,
     /// An absolute path.
     Path {
@@ -122,7 +122,9 @@ impl fmt::Display for Kind {
                 write!(f, "ports: number or \"a-b\", {min} to 65535, one or a list")
             }
             Self::Interfaces => f.write_str("list of interface names"),
-            Self::Networks => f.write_str("list of addresses, networks, and {network, silent}"),
+            Self::Networks => f.write_str(
+                "list of addresses, networks, DNS names, {network}, {name}, {file} and {interface}",
+            ),
             Self::Path { optional: false, .. } => f.write_str("absolute path"),
             Self::Path { optional: true, .. } => f.write_str("absolute path; \"\": none"),
             Self::Group => f.write_str("name of a group; \"\": none"),
@@ -315,6 +317,15 @@ pub const KEYS: &[Key] = &[
         Live
     ),
     key!(allow, Kind::Networks, Live),
+    key!(
+        allow_refresh,
+        time(
+            Duration::from_secs(30),
+            Duration::from_secs(86_400),
+            "name servers are not there to be asked all the time, and a host that moved should not wait for a day",
+        ),
+        Live
+    ),
     key!(ignore_file, Kind::Path { optional: true, max: PATH }, Live),
     key!(respond.command, Kind::Texts { max: TEXT }, Live),
     key!(respond.command_on, Kind::Words(keywords::<CommandOn>), Live),

@@ -20,7 +20,7 @@ use super::diagnostic::{Finding, Findings, Place, Severity};
 use super::reader::Reader;
 use super::trust::{Fault, distrust, distrust_directory};
 use super::unit::{self, Unit};
-use super::{Config, DEFAULT_PATH, check, present, tree};
+use super::{Allowance, Config, DEFAULT_PATH, allow, check, present, tree};
 use crate::sys::files;
 
 /// Bytes of either file that are read at most. Every port by number in two lists fits, or fifty
@@ -292,7 +292,11 @@ fn from_sources(
             "write its right path, make the file, or take the line out",
         );
     }
-    let (ignored, odd) = found.map_or_else(Default::default, |(path, found)| ignored(path, found));
+    let (ignored, mut odd) =
+        found.map_or_else(Default::default, |(path, found)| ignored(path, found));
+    if read_ignored.is_some() && reader.is_sound(&["allow"]) {
+        odd.extend(read_allow_files(&mut config));
+    }
     let (origins, replaced) = (reader.origins(), reader.replaced());
     let mut findings = reader.findings.finish();
     findings.extend(odd);
@@ -374,6 +378,26 @@ fn read_ignored(path: &Path) -> Result<Option<Vec<u8>>, Vec<Fault>> {
         )
         .map(Some),
     }
+}
+
+/// Reads the files of `allow`, each of which must exist: what is not on the list may be blocked.
+fn read_allow_files(config: &mut Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for allowed in &mut config.allow {
+        let Allowance::File { path, networks } = &mut allowed.what else { continue };
+        let remedy = "make the file, or take it from `allow`";
+        let found = read_trusted(path, "the allow file", remedy)
+            .map_err(|faults| Refused::of_faults(path, faults))
+            .and_then(|bytes| Ok(allow::parse_file(text_of(&bytes, path)?, path)));
+        match found {
+            Ok((found, odd)) => {
+                *networks = found;
+                findings.extend(odd);
+            }
+            Err(refused) => findings.extend(refused.findings),
+        }
+    }
+    findings
 }
 
 /// Reads the drop-ins of the configuration file at `path`, and notes files that are none though

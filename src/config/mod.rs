@@ -12,6 +12,7 @@
 //! error is refused. This module changes nothing on the system: it reads files, never writes them,
 //! and resolves no names.
 
+mod allow;
 mod check;
 pub mod classic;
 mod defaults;
@@ -35,6 +36,7 @@ mod unit;
 mod values;
 mod written;
 
+pub use allow::{ALLOW_FILES_MAX, ALLOW_INTERFACES_MAX, ALLOW_NAMES_MAX, Allowance, Allowed};
 pub use classic::ClassicMode;
 pub use diagnostic::{Finding, Severity};
 pub use keys::{KEYS, Key, Kind, Reload};

@@ -207,7 +207,7 @@ impl<'t> Reader<'t> {
             self.given.insert(path, vec![node.place]);
         } else if !earlier.is_empty() {
             let added = std::mem::replace(&mut config.allow, earlier);
-            config.allow.retain(|old| added.iter().all(|new| new.network != old.network));
+            config.allow.retain(|old| !added.iter().any(|new| new.is_same(old)));
             config.allow.extend(added);
         }
     }

@@ -5,9 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::{Notify, PortSet};
+use super::{Allowed, Notify, PortSet};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +37,10 @@ pub struct Config {
     pub campaign: Campaign,
     /// Hosts that are never blocked.
     pub never_block: NeverBlock,
-    /// Addresses and networks that are never blocked.
+    /// What is never blocked: addresses, names, files, interfaces.
     pub allow: Vec<Allowed>,
+    /// How often its DNS names are looked up.
+    pub allow_refresh: Duration,
     /// Classic ignore file; its networks are in [`super::Loaded::ignored`].
     pub ignore_file: Option<PathBuf>,
     /// Responses beside the block.
@@ -318,21 +318,6 @@ pub enum UnprovenAction {
     Slow,
     /// Report only.
     Report,
-}
-
-/// An address or network that is never blocked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Allowed {
-    /// The address or network.
-    pub network: IpNet,
-    /// Its scans are not reported either.
-    pub silent: bool,
-}
-
-impl From<IpNet> for Allowed {
-    fn from(network: IpNet) -> Self {
-        Self { network, silent: false }
-    }
 }
 
 /// `never_block`.

@@ -189,6 +189,31 @@ fn no_network(text: &str) -> Wrong {
     (message, "write an address, 192.0.2.7 or 2001:db8::7, or a network, 192.0.2.0/24; names are not looked up".to_owned())
 }
 
+/// Longest DNS name, without the dot at its end, and longest label of it, in bytes (RFC 1035, 2.3.4).
+const NAME_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+
+/// A DNS name as hosts have it (RFC 1123, 2.1), with underscores, in lower case and without the dot
+/// at its end.
+pub(crate) fn dns_name(text: &str) -> Result<String, Wrong> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        (1..=LABEL_MAX).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    if name.len() <= NAME_MAX && name.split('.').all(is_label) {
+        return Ok(name);
+    }
+    wrong(
+        format!("`{}` is not a DNS name", shown(text)),
+        format!(
+            "letters, digits and `-` between dots, at most {NAME_MAX}; write others as xn-- (IDNA)"
+        ),
+    )
+}
+
 /// A valid interface name: the kernel's `dev_valid_name` (net/core/dev.c), without characters that
 /// have a meaning in a ruleset.
 pub(super) fn interface(name: &str) -> Result<(), Wrong> {

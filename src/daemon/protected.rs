@@ -127,7 +127,7 @@ impl Guard {
         let mut add = |network: IpNet, because| {
             list.entry(network.trunc()).or_insert(because);
         };
-        config.allow.iter().for_each(|allowed| add(allowed.network, ProtectionReason::AllowList));
+        config.allowed_networks().for_each(|network| add(network, ProtectionReason::AllowList));
         ignored.iter().for_each(|network| add(*network, ProtectionReason::IgnoreFile));
         self.allowed
             .networks()

@@ -80,7 +80,7 @@ impl Policy {
             unproven: config.block.unproven.clone(),
             campaign: config.campaign.action,
             total: config.block.total,
-            allow: config.allow.iter().map(|allowed| allowed.network).collect(),
+            allow: config.allowed_networks().collect(),
             reflex: config.has_reflex(&config.tcp) || config.has_reflex(&config.udp),
             capacity: CAPACITY,
         }

@@ -135,7 +135,6 @@ impl<'a> Rules<'a> {
         learned: &'a Learned,
         patience: Duration,
     ) -> Self {
-        let silent = config.allow.iter().filter(|allowed| allowed.silent);
         let allowed = policy.allow.clone();
         let mut engine = Engine::new(policy, SEED);
         engine.set_never_block(MonoTime::default(), locals.list().clone());
@@ -143,7 +142,7 @@ impl<'a> Rules<'a> {
             config,
             tcp: config.tcp.watched(),
             udp: config.udp.watched(),
-            silent: silent.map(|allowed| allowed.network).collect(),
+            silent: config.silent_networks().collect(),
             allowed,
             locals,
             learned,

@@ -495,7 +495,7 @@ fn files_are_replayed_in_the_order_of_their_times_and_alike_each_time() {
 fn allowed_and_silent_sources_are_treated_as_by_the_rules() {
     let mut config = Config::default();
     let scanner: ipnet::IpNet = "203.0.113.9/32".parse().unwrap();
-    config.allow.push(config::Allowed { network: scanner, silent: false });
+    config.allow.push(scanner.into());
     let file = scan(SYN, 1..=9).file();
     let row = &report_with(&[&file], &["--local", HOST], &config)["detected"][0];
     assert_eq!(row["not_blocked"], "never-block address", "{row}");

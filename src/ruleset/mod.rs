@@ -35,7 +35,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::{
-    CampaignAction, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet, ProtocolAction,
+    Allowed, CampaignAction, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet,
+    ProtocolAction,
 };
 use crate::nft::Key;
 use crate::nft::element;
@@ -181,7 +182,7 @@ impl Builder<'_> {
         };
         let networks = |is_v4: bool, all: bool| {
             let allowed = self.config.allow.iter().filter(|allowed| all || allowed.silent);
-            let networks = allowed.map(|allowed| allowed.network);
+            let networks = allowed.flat_map(Allowed::networks).copied();
             element::merge(
                 networks
                     .filter(|network| network.addr().is_ipv4() == is_v4)
@@ -301,7 +302,7 @@ impl Builder<'_> {
 
     /// Whether the allow list has networks of which nothing is reported.
     fn has_silent(&self) -> bool {
-        self.watches() && self.config.allow.iter().any(|allowed| allowed.silent)
+        self.watches() && self.config.silent_networks().next().is_some()
     }
 
     /// Whether sources are slowed.

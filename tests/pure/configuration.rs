@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portsentry::config::{
-    self, AbuseIpDb, Admins, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen, Config,
-    Control, Endpoint, Escalate, Events, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword, Log,
-    NeverBlock, Notify, NotifyOn, PortMode, PortSet, Protocol, ProtocolAction, Refused, Respond,
-    Sendmail, Severity, Size, Unproven,
+    self, AbuseIpDb, Admins, Allowance, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen,
+    Config, Control, Endpoint, Escalate, Events, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword,
+    Log, NeverBlock, Notify, NotifyOn, PortMode, PortSet, Protocol, ProtocolAction, Refused,
+    Respond, Sendmail, Severity, Size, Unproven,
 };
 use proptest::prelude::*;
 
@@ -131,7 +131,7 @@ fn odd_networks_are_taken_masked() {
     let loaded =
         config::parse("allow: [192.0.2.7/24, \"2001:db8::1/32\", 10.1.2.3]\n", "x").unwrap();
     let allow: Vec<_> =
-        loaded.config.allow.iter().map(|allowed| allowed.network.to_string()).collect();
+        loaded.config.allowed_networks().map(|network| network.to_string()).collect();
     assert_eq!(allow, ["192.0.2.0/24", "2001:db8::/32", "10.1.2.3/32"]);
     assert_eq!(loaded.warnings.len(), 2);
 }
@@ -423,6 +423,30 @@ fn networks() -> impl Strategy<Value = Vec<ipnet::IpNet>> {
     })
 }
 
+/// Entries of `allow` that are no networks.
+fn other_allowed() -> impl Strategy<Value = Vec<Allowed>> {
+    let allowed = |what, silent| Allowed { what, silent };
+    let name = "[a-z0-9]{1,9}(\\.[a-z0-9]{1,9}){0,2}"
+        .prop_map(move |name| allowed(Allowance::Name(name), false));
+    let file = (path("allow"), any::<bool>()).prop_map(move |(path, silent)| {
+        allowed(Allowance::File { path, networks: Vec::new() }, silent)
+    });
+    let interface = ("[a-z]{1,5}[0-9]{1,3}", any::<bool>())
+        .prop_map(move |(name, silent)| allowed(Allowance::Interface(name), silent));
+    proptest::collection::btree_map("[a-z]{8}", prop_oneof![name, file, interface], 0..4).prop_map(
+        |entries| {
+            // Each once.
+            let mut unique: Vec<Allowed> = Vec::new();
+            for entry in entries.into_values() {
+                if !unique.contains(&entry) {
+                    unique.push(entry);
+                }
+            }
+            unique
+        },
+    )
+}
+
 fn path(name: &'static str) -> impl Strategy<Value = PathBuf> {
     "[^\u{0}-\u{1f}\u{7f}-\u{9f}]{0,20}"
         .prop_map(move |text| PathBuf::from(format!("/{name}/{text}")))
@@ -549,7 +573,7 @@ fn configurations() -> impl Strategy<Value = Config> {
         detection,
         block(),
         never,
-        networks(),
+        (networks(), other_allowed(), millis(30, 86_400)),
         respond(),
         log,
         files,
@@ -562,7 +586,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                 detection,
                 block,
                 never,
-                allow,
+                (allow, other_allowed, allow_refresh),
                 mut respond,
                 log,
                 files,
@@ -606,8 +630,10 @@ fn configurations() -> impl Strategy<Value = Config> {
                         .into_iter()
                         .filter(|network| !network.to_string().starts_with("::ffff:"))
                         .zip([false, true].into_iter().cycle())
-                        .map(|(network, silent)| Allowed { network, silent })
+                        .map(|(network, silent)| Allowed { silent, ..Allowed::from(network) })
+                        .chain(other_allowed)
                         .collect(),
+                    allow_refresh,
                     ignore_file: files.0,
                     respond,
                     notify,

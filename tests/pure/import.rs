@@ -197,7 +197,7 @@ fn debians_files_are_taken_over_with_the_modes_of_the_init_script() {
         Some(Path::new("/var/lib/portsentry/portsentry.blocked"))
     );
     // The static file is no longer merged into the ignore file, so its other entries are copied.
-    let allow: Vec<_> = config.allow.iter().map(|allowed| allowed.network.to_string()).collect();
+    let allow: Vec<_> = config.allowed_networks().map(|network| network.to_string()).collect();
     assert_eq!(allow, ["127.0.0.0/8", "::1/128", "192.0.2.1/32"]);
     let ignored = config::load(&host.file("portsentry.yaml")).unwrap().ignored;
     assert_eq!(

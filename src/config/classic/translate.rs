@@ -311,8 +311,7 @@ impl<'r, 't> Translator<'r, 't> {
         known: BTreeSet<IpNet>,
         missing: bool,
     ) {
-        let defaults = Config::default().allow.into_iter().map(|allowed| allowed.network);
-        let defaults: Vec<IpNet> = defaults.collect();
+        let defaults: Vec<IpNet> = Config::default().allowed_networks().collect();
         let mut items: Vec<_> = defaults
             .iter()
             .map(|network| ("built-in default".to_owned(), Some(new_values::display(network))))

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Access, Unit, command, denied};
 use crate::config::reader::Reader;
-use crate::config::{Config, PortMode};
+use crate::config::{Allowance, Config, PortMode};
 
 const HOSTS_DENY: &str = "respond.hosts_deny.path";
 
@@ -165,19 +165,28 @@ impl Judge<'_, '_> {
         }
     }
 
-    /// The file that the daemon reads beside its configuration.
+    /// The files that the daemon reads beside its configuration.
     fn read(&mut self, config: &Config) {
-        let Some(file) = &config.ignore_file else { return };
-        let why = match self.unit.access(file) {
-            Access::Hidden(setting) => setting,
-            Access::Volatile(why) if file.starts_with("/tmp") || file.starts_with("/var/tmp") => {
-                why
-            }
-            _ => return,
-        };
-        let message =
-            format!("{} (`ignore_file`) is not seen, and exempts no host: {why}", file.display());
-        self.refuse(Loss::Whole, "ignore_file", &message, "let it lie in /etc/portsentry");
+        let allowed = config.allow.iter().filter_map(|allowed| match &allowed.what {
+            Allowance::File { path, .. } => Some(("allow", path)),
+            _ => None,
+        });
+        for (key, file) in
+            config.ignore_file.iter().map(|file| ("ignore_file", file)).chain(allowed)
+        {
+            let why = match self.unit.access(file) {
+                Access::Hidden(setting) => setting,
+                Access::Volatile(why)
+                    if file.starts_with("/tmp") || file.starts_with("/var/tmp") =>
+                {
+                    why
+                }
+                _ => continue,
+            };
+            let message =
+                format!("{} (`{key}`) is not seen, and exempts no host: {why}", file.display());
+            self.refuse(Loss::Whole, key, &message, "let it lie in /etc/portsentry");
+        }
     }
 
     /// Capabilities and address families.

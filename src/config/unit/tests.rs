@@ -161,6 +161,7 @@ fn what_the_unit_refuses_is_found_and_what_a_drop_in_grants_is_not() {
             "ReadWritePaths=/srv",
         ),
         ("ignore_file: /root/ignore", "error", "exempts no host", "ProtectHome=read-only"),
+        ("allow: [{file: /root/allow}]", "error", "(`allow`) is not seen", "ProtectHome=read-only"),
         (
             "respond: { hosts_deny: { enabled: true } }",
             "warning",

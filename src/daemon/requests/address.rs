@@ -210,8 +210,7 @@ impl RequestHandler {
         let Found { account, allowed, allowed_in_prefix, block, exempt_from, .. } = found;
         let config = self.config();
         let is_observed = config.mode == Mode::Observe;
-        let is_silent =
-            config.allow.iter().any(|entry| entry.silent && entry.network.contains(&address));
+        let is_silent = config.silent_networks().any(|network| network.contains(&address));
         let tested = ports
             .iter()
             .map(|port| {

@@ -98,7 +98,7 @@ impl Numbers {
             [CampaignAction::Report, CampaignAction::Slow, CampaignAction::Block]
                 [self.below(3) as usize];
         config.allow = (0..self.below(12))
-            .map(|_| Allowed { network: self.network(), silent: self.below(4) == 0 })
+            .map(|_| Allowed { silent: self.below(4) == 0, ..self.network().into() })
             .collect();
         let (a, b) = (self.port().max(1), self.port().max(1));
         (config, a.min(b)..=a.max(b))

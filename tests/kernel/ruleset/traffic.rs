@@ -283,7 +283,8 @@ fn a_block_stops_everything_and_the_allow_list_stops_the_block() {
 fn an_allowed_source_is_answered() {
     need!();
     for silent in [false, true] {
-        let allowed = Allowed { network: "192.0.2.0/24".parse().unwrap(), silent };
+        let allowed =
+            Allowed { silent, ..Allowed::from("192.0.2.0/24".parse::<ipnet::IpNet>().unwrap()) };
         let net = Net::new(&Config { allow: vec![allowed], ..Config::default() });
         assert_eq!((net.tcp(HOST4, 80), net.tcp(HOST6, 80)), (Reply::Closed, Reply::Silence));
     }

@@ -43,7 +43,7 @@ fn write(path: &Path, text: &str) {
 }
 
 fn allowed(loaded: &Loaded) -> Vec<String> {
-    loaded.config.allow.iter().map(|entry| entry.network.to_string()).collect()
+    loaded.config.allowed_networks().map(|network| network.to_string()).collect()
 }
 
 #[test]
