@@ -79,7 +79,9 @@ impl Change {
             | SetId::TcpPorts
             | SetId::UdpPorts
             | SetId::Protocols
-            | SetId::Interfaces => self.structure = true,
+            | SetId::Interfaces
+            | SetId::AllowedInterfaces
+            | SetId::SilentInterfaces => self.structure = true,
             // What the rules remember, which others may forget.
             _ => {}
         }

@@ -136,6 +136,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         self.perform(now);
     }
 
+    /// Evaluates a probe that arrived over an allowed interface.
+    pub fn on_allowed_interface(&mut self, now: MonoTime, probe: &Probe) {
+        self.engine.on_allowed_interface(now, probe, &mut self.actions);
+        self.perform(now);
+    }
+
     /// Time goes by.
     pub fn on_timer(&mut self, now: MonoTime) {
         self.engine.on_timer(now, &mut self.actions);

@@ -77,6 +77,8 @@ pub struct Engine {
     late: Many,
     /// SYNs and datagrams to closed ports that are not watched.
     refused: Many,
+    /// Probes that arrived over allowed interfaces.
+    trusted: Many,
     blocks: Blocks,
     offenders: Offenders,
     slowed: Slowed,
@@ -126,6 +128,7 @@ impl Engine {
             longterm: LongTerm::new(),
             late: Many::new(seed[0]),
             refused: Many::new(seed[1]),
+            trusted: Many::new(seed[1].rotate_left(7)),
             blocks: Blocks::new(seed[1]),
             offenders: Offenders::new(seed[0] ^ seed[1].rotate_left(32)),
             slowed: Slowed::default(),

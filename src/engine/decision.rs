@@ -41,11 +41,13 @@ pub enum NotBlocked {
     Unwatched,
     /// It pinged many addresses, as monitoring does too.
     Ping,
+    /// It came over an interface on the allow list.
+    AllowedInterface,
 }
 
 impl NotBlocked {
     /// All reasons, in the order of the enum.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NeverBlock,
         Self::ObserveSlow,
         Self::ObserveBlock,
@@ -61,6 +63,7 @@ impl NotBlocked {
         Self::Ambiguous,
         Self::Unwatched,
         Self::Ping,
+        Self::AllowedInterface,
     ];
 
     /// What observe mode kept from happening.
@@ -90,6 +93,7 @@ impl NotBlocked {
             Self::Unwatched => "these ports are not watched",
             Self::Ambiguous => "closed connections cause such packets too",
             Self::Ping => "pings are only reported",
+            Self::AllowedInterface => "it came over an allowed interface",
         }
     }
 
@@ -111,6 +115,7 @@ impl NotBlocked {
             Self::Ambiguous => "ambiguous",
             Self::Unwatched => "unwatched",
             Self::Ping => "ping",
+            Self::AllowedInterface => "allowed_interface",
         }
     }
 }

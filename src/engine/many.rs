@@ -34,7 +34,7 @@ struct Entry {
     /// The first packet of its window.
     since: MonoTime,
     last: MonoTime,
-    /// Distinct ports, at most one more than [`MANY`].
+    /// Distinct ports, at most one more than may be touched.
     touches: Vec<u64>,
 }
 
@@ -54,11 +54,12 @@ impl Many {
         }
     }
 
-    /// Counts a packet; `None` as long as its source has not touched too many ports.
+    /// Counts a packet; `None` as long as its source has touched at most `most` ports within the
+    /// window, of which there are at most [`MANY`].
     pub(super) fn touch(
         &mut self,
         now: MonoTime,
-        window: Duration,
+        (window, most): (Duration, usize),
         source: Source,
         touch: Touch,
     ) -> Option<Passed<'_>> {
@@ -77,11 +78,11 @@ impl Many {
         });
         let entry = bucket.get_mut(at)?;
         entry.last = now;
-        let is_full = entry.touches.len() > MANY;
+        let is_full = entry.touches.len() > most;
         if !is_full && !entry.touches.iter().any(|slot| is_port_of(*slot, touch)) {
             entry.touches.push(touch.slot());
         }
-        (entry.touches.len() > MANY).then_some(Passed { is_new: !is_full, touches: &entry.touches })
+        (entry.touches.len() > most).then_some(Passed { is_new: !is_full, touches: &entry.touches })
     }
 }
 
@@ -114,7 +115,7 @@ mod tests {
             signature,
         };
         let touch = Touch::new(now, &probe, 0);
-        many.touch(now, WINDOW, Source::of(address, 128), touch).map(|passed| passed.is_new)
+        many.touch(now, (WINDOW, MANY), Source::of(address, 128), touch).map(|passed| passed.is_new)
     }
 
     #[test]

@@ -191,6 +191,8 @@ pub enum MetaKey {
     Iif = 4,
     /// Its name.
     IifName = 6,
+    /// The output interface's name.
+    OifName = 7,
     /// IPv4 or IPv6.
     NfProto = 15,
     /// The transport protocol.
@@ -201,8 +203,8 @@ pub enum MetaKey {
 
 impl MetaKey {
     /// All that are used.
-    pub const ALL: [Self; 5] =
-        [Self::Iif, Self::IifName, Self::NfProto, Self::L4Proto, Self::PktType];
+    pub const ALL: [Self; 6] =
+        [Self::Iif, Self::IifName, Self::OifName, Self::NfProto, Self::L4Proto, Self::PktType];
 }
 
 /// Keys of [`Expr::Ct`] (`enum nft_ct_keys`).

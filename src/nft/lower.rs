@@ -187,6 +187,7 @@ impl Lowering {
         self.out.push(match selector {
             Selector::Iif => Expr::Meta { key: MetaKey::Iif, dreg },
             Selector::IifName => Expr::Meta { key: MetaKey::IifName, dreg },
+            Selector::OifName => Expr::Meta { key: MetaKey::OifName, dreg },
             Selector::PktType => Expr::Meta { key: MetaKey::PktType, dreg },
             Selector::NfProto => Expr::Meta { key: MetaKey::NfProto, dreg },
             Selector::L4Proto => Expr::Meta { key: MetaKey::L4Proto, dreg },
@@ -264,7 +265,7 @@ impl Lowering {
                     // Not compared with numbers; as wide as they are, so that the kernel would
                     // refuse it loudly.
                     Some(
-                        Expr::Meta { key: MetaKey::IifName, .. }
+                        Expr::Meta { key: MetaKey::IifName | MetaKey::OifName, .. }
                         | Expr::Payload { base: PayloadBase::Network, .. }
                         | Expr::Bitwise { .. },
                     ) => number.to_be_bytes().to_vec(),

@@ -346,6 +346,8 @@ pub enum Selector {
     Iif,
     /// `iifname`: its name.
     IifName,
+    /// `oifname`: the name of the interface that the packet leaves by.
+    OifName,
     /// `meta pkttype`: whether the frame was sent to us, to all, ... (linux/if_packet.h).
     PktType,
     /// `fib saddr type`: what routing says of the source address (linux/rtnetlink.h).

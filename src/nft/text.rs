@@ -226,6 +226,7 @@ fn name(selector: Selector) -> String {
     let name = match selector {
         Selector::Iif => "iif",
         Selector::IifName => "iifname",
+        Selector::OifName => "oifname",
         Selector::PktType => "meta pkttype",
         Selector::FibSaddrType => "fib saddr type",
         Selector::FibDaddrType => "fib daddr type",

@@ -17,6 +17,7 @@ use crate::engine::MonoTime;
 use crate::errors::error_chain;
 use crate::journal::Notice;
 use crate::probe::Probe;
+use crate::ruleset::exempt::ALLOWED_PREFIX;
 use crate::ruleset::reflex::{HELD_PREFIX, STILL_PREFIX};
 use crate::ruleset::slow::{ANSWERED_PREFIX, SILENT_PREFIX};
 use crate::ruleset::unwatched::UNWATCHED_PREFIX;
@@ -138,7 +139,15 @@ impl PacketThread {
                     }
                     return;
                 }
+                let is_allowed = packet.prefix == ALLOWED_PREFIX;
                 let probe = match Probe::from_packet(&parsed, ephemeral) {
+                    Ok(probe) if is_allowed => {
+                        *evaluated += 1;
+                        if !probe.ambiguous {
+                            enforcer.on_allowed_interface(now, &probe);
+                        }
+                        return;
+                    }
                     Ok(probe) if packet.prefix != UNWATCHED_PREFIX => probe,
                     Ok(probe) => {
                         *no_probe += 1;
@@ -149,7 +158,7 @@ impl PacketThread {
                     }
                     Err(reason) => {
                         *no_probe += 1;
-                        if let Some(late) = Probe::late(&parsed, reason) {
+                        if let Some(late) = Probe::late(&parsed, reason).filter(|_| !is_allowed) {
                             enforcer.on_late(now, &late);
                         }
                         return;

@@ -88,6 +88,7 @@ impl Builder<'_> {
             ),
             rule("", [is_from_unspecified(), back()]),
         ];
+        known.extend(self.over_allowed("so does what arrives over an allowed interface", [back()]));
         let of = |number| if number == protocol::TCP { DECOY_TCP } else { DECOY_UDP };
         known.extend(
             self.decoy_ports()

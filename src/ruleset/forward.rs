@@ -12,6 +12,12 @@ impl Builder<'_> {
         rules.extend(self.count_slowed());
         rules.extend(self.completions(Statement::CtStatusDnat));
         rules.push(live_connections());
+        if self.watches() {
+            rules.extend(self.published().filter_map(|[protocol, dnat, port]| {
+                self.over_allowed("", [protocol, dnat, port])
+            }));
+        }
+        rules.extend(self.over_allowed("nothing is slowed or blocked over these", [super::back()]));
         if self.enforces() {
             rules.extend(self.unproven_forwarded());
         }
@@ -20,13 +26,17 @@ impl Builder<'_> {
         }
         // nft knows what the original port is only after the transport.
         let whys = ["a published port: remember it, for when its container restarts", ""];
-        rules.extend([protocol::TCP, protocol::UDP].into_iter().zip(whys).map(|(number, why)| {
-            let port = remember(Selector::CtOriginalDport);
-            rule(why, [is_protocol(number), Statement::CtStatusDnat, port])
-        }));
+        rules.extend(self.published().zip(whys).map(|(statements, why)| rule(why, statements)));
         if self.holds() {
             rules.extend(self.slow_forwarded());
         }
         base_chain("forwarded", Hook::Forward, WATCH_PRIORITY, rules)
+    }
+
+    /// What remembers a published port, by transport.
+    fn published(&self) -> impl Iterator<Item = [Statement; 3]> + use<> {
+        [protocol::TCP, protocol::UDP].into_iter().map(|number| {
+            [is_protocol(number), Statement::CtStatusDnat, remember(Selector::CtOriginalDport)]
+        })
     }
 }

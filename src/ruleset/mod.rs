@@ -14,7 +14,7 @@
 
 mod campaign;
 mod decoy;
-mod exempt;
+pub(crate) mod exempt;
 mod family;
 mod forward;
 pub(crate) mod known;
@@ -45,7 +45,7 @@ use crate::nft::model::{
     Statement, tcp_flag,
 };
 
-use self::exempt::{EXEMPT_PROBE, allowed_to};
+use self::exempt::EXEMPT_PROBE;
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_OTHER, SLOW_PROBE};
 use self::statements::{
@@ -235,6 +235,7 @@ impl Builder<'_> {
                 ..Set::plain(SetId::Interfaces, Owner::Config)
             });
         }
+        sets.extend(self.allowed_interfaces());
         if !self.tcp.is_empty() {
             sets.push(ports(SetId::TcpPorts, &self.tcp));
         }
@@ -366,6 +367,7 @@ impl Builder<'_> {
                 let is_blocked = is_in(selector, blocked);
                 rule(why, [is_blocked, is_not_allowed, Statement::Counter, drop()])
             };
+            rules.extend(self.over_allowed("nothing is blocked over these interfaces", [back()]));
             let why = "blocked sources are dropped, unless they are allowed";
             rules.extend([
                 gate(why, ip4, SetId::Blocked4, ip4, SetId::Allowed4),
@@ -384,6 +386,12 @@ impl Builder<'_> {
             rules.push(rule(
                 "only the watched interfaces",
                 [is_not_in(Selector::IifName, SetId::Interfaces), back()],
+            ));
+        }
+        if !self.config.allowed_interfaces(true).is_empty() {
+            rules.push(rule(
+                "interfaces of which nothing is reported",
+                [is_in(Selector::IifName, SetId::SilentInterfaces), back()],
             ));
         }
         rules
@@ -491,7 +499,7 @@ impl Builder<'_> {
         rules.extend(self.unwatched_tcp());
         rules.extend(self.slow_segments_to_restarting());
         rules.extend([service(), rule(DISCARDED, [opens(), is_invalid(), back()])]);
-        rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
+        rules.extend(self.exempt_to(EXEMPT_PROBE));
         rules.push(self.late_segment());
         if self.enforces() {
             rules.extend(self.unproven_probes(&[]));
@@ -531,7 +539,7 @@ impl Builder<'_> {
     fn udp_probe(&self) -> Chain {
         let mut rules =
             vec![self.unwatched_udp(), service(), rule(DISCARDED, [is_invalid(), back()])];
-        rules.extend(allowed_to("never blocked, only reported", EXEMPT_PROBE));
+        rules.extend(self.exempt_to(EXEMPT_PROBE));
         if self.holds() {
             let counts = self.config.udp.action == ProtocolAction::Block;
             rules.extend(self.slow_probes(match (self.slows(), counts) {
@@ -557,6 +565,11 @@ impl Builder<'_> {
             rule("not watched", [is_not_in(Selector::SctpDport, SetId::TcpPorts), back()]),
             service(),
         ];
+        let whys = ["over an allowed interface", ""];
+        rules.extend(whys.into_iter().zip([init, cookie_echo]).filter_map(|(why, chunk)| {
+            self.over_allowed(why, [is(Selector::SctpChunk, chunk), goto(EXEMPT_PROBE)])
+        }));
+        rules.extend(self.over_allowed("", [back()]));
         if self.slows() {
             rules.extend(self.slow_sctp([init, cookie_echo]));
         }

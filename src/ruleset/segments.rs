@@ -9,7 +9,7 @@
 //! No service receives a segment with flags that no stack sends. It is a probe of any port, also of
 //! those that are open or not watched.
 
-use super::exempt::{EXEMPT_PROBE, allowed_to};
+use super::exempt::EXEMPT_PROBE;
 use super::reflex::{LOG_BURST, LOG_RATE, REFLEX, STILL_PREFIX, past_rate};
 use super::slow::{SLOW_PROBE, STILL_RATE, paced};
 use super::statements::{
@@ -72,7 +72,7 @@ impl Builder<'_> {
         chains.push(chain(LATE, late));
 
         let spoofed = "no host's address by the main routing tables";
-        let mut strange: Vec<_> = allowed_to("never blocked, only reported", EXEMPT_PROBE).into();
+        let mut strange = self.exempt_to(EXEMPT_PROBE);
         strange.push(rule(spoofed, [is_not(Selector::FibSaddrType, RTN_UNICAST), jump(SPOOFED)]));
         if self.enforces() {
             strange.extend(self.unproven_probes(&[]));

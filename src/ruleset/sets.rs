@@ -38,6 +38,10 @@ pub enum SetId {
     Protocols,
     /// Watched interfaces.
     Interfaces,
+    /// Interfaces over which nothing is slowed or blocked.
+    AllowedInterfaces,
+    /// Of these, those on which nothing is looked at.
+    SilentInterfaces,
     /// (protocol, port) pairs that a local service received lately.
     Services,
     /// (IPv4 source, protocol, port) that was probed lately: a port counts once.
@@ -151,7 +155,7 @@ pub enum SetId {
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 67] = [
+    pub const ALL: [Self; 69] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -166,6 +170,8 @@ impl SetId {
         Self::UdpPorts,
         Self::Protocols,
         Self::Interfaces,
+        Self::AllowedInterfaces,
+        Self::SilentInterfaces,
         Self::Services,
         Self::Seen4,
         Self::Seen6,
@@ -247,6 +253,8 @@ impl SetId {
             Self::UdpPorts => SetSpec::new("udp_ports", &[InetService]).interval(),
             Self::Protocols => SetSpec::new("protocols", &[InetProto]),
             Self::Interfaces => SetSpec::new("interfaces", &[IfName]),
+            Self::AllowedInterfaces => SetSpec::new("allowed_interfaces", &[IfName]),
+            Self::SilentInterfaces => SetSpec::new("silent_interfaces", &[IfName]),
             Self::Services => SetSpec::new("services", &[InetProto, InetService]),
             Self::Seen4 => SetSpec::new("seen4", PORT4).transient(),
             Self::Seen6 => SetSpec::new("seen6", PORT6).transient(),

@@ -83,7 +83,9 @@ impl Builder<'_> {
     /// For `tcp_probe`, of watched ports.
     pub(super) fn slow_segments_to_restarting(&self) -> Vec<Rule> {
         let why = "the same, to a service that restarts, or is published: NAT leads on no FIN out of order";
-        self.slowed_segments(why, &[to_service()], &OWN)
+        let mut of = vec![to_service()];
+        of.extend(self.not_by_allowed(Selector::IifName));
+        self.slowed_segments(why, &of, &OWN)
     }
 
     /// For `forwarded`.
@@ -151,13 +153,16 @@ impl Builder<'_> {
     /// For `forwarded`: answers of published ports, which come from any interface.
     pub(super) fn resets_of_published(&self) -> Vec<Rule> {
         let why = "a published port answers a slowed source";
-        self.resets_to_slowed(why, &[Statement::CtStatusDnat], &PUBLISHED)
+        let mut of = vec![Statement::CtStatusDnat];
+        of.extend(self.not_by_allowed(Selector::OifName));
+        self.resets_to_slowed(why, &of, &PUBLISHED)
     }
 
     /// The chain for answers to them.
     pub(super) fn resets(&self) -> Option<Chain> {
         let why = "a socket that listens, or is gone, answers a slowed source";
-        let rules = self.resets_to_slowed(why, &[], &OWN);
+        let of = Vec::from_iter(self.not_by_allowed(Selector::OifName));
+        let rules = self.resets_to_slowed(why, &of, &OWN);
         (!rules.is_empty()).then(|| base_chain("resets", Hook::Output, WATCH_PRIORITY, rules))
     }
 }

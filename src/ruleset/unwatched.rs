@@ -63,6 +63,7 @@ impl Builder<'_> {
                 rule("never blocked", [is_in(Selector::Ip4Saddr, SetId::Allowed4), back()]),
                 rule("", [is_in(Selector::Ip6Saddr, SetId::Allowed6), back()]),
             ];
+            rules.extend(self.over_allowed("", [back()]));
             if self.slows() && self.config.unwatched == Unwatched::Slow {
                 rules.extend(self.slow_probes(slowed));
             }

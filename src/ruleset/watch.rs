@@ -68,6 +68,9 @@ impl Builder<'_> {
                 [is_not(Selector::FibDaddrType, RTN_LOCAL), jump(NOT_LOCAL)],
             ),
         ]);
+        let end = if self.watches() { goto(EXEMPT) } else { back() };
+        let why = "over these interfaces nothing is slowed or blocked, only reported";
+        rules.extend(self.over_allowed(why, [end]));
         if self.enforces() {
             rules.extend(self.unproven());
         }

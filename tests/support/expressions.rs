@@ -18,6 +18,7 @@ fn content(expr: &Expr) -> String {
             let key = match key {
                 MetaKey::Iif => "iif",
                 MetaKey::IifName => "iifname",
+                MetaKey::OifName => "oifname",
                 MetaKey::NfProto => "nfproto",
                 MetaKey::L4Proto => "l4proto",
                 MetaKey::PktType => "pkttype",

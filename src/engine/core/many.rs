@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::config::Unwatched;
 use crate::engine::account::{Touch, detail};
-use crate::engine::many::Passed;
+use crate::engine::many::{MANY, Passed};
 use crate::engine::{Action, MonoTime, NotBlocked, Reason, Report, Source};
 use crate::probe::Probe;
 
@@ -19,7 +19,8 @@ impl Engine {
             return;
         }
         let touch = Touch::new(now, probe, self.ledger.hash_address(probe.destination));
-        let Some(passed) = self.late.touch(now, self.policy.scan_window, source, touch) else {
+        let Some(passed) = self.late.touch(now, (self.policy.scan_window, MANY), source, touch)
+        else {
             return;
         };
         if let Passed { is_new: true, touches } = passed {
@@ -37,7 +38,8 @@ impl Engine {
             return;
         }
         let touch = Touch::new(now, probe, self.ledger.hash_address(probe.destination));
-        let Some(passed) = self.refused.touch(now, self.policy.scan_window, source, touch) else {
+        let Some(passed) = self.refused.touch(now, (self.policy.scan_window, MANY), source, touch)
+        else {
             return;
         };
         let (is_new, touches) = (passed.is_new, passed.touches.to_vec());
@@ -56,6 +58,29 @@ impl Engine {
         } else if is_new {
             let detail = detail(&touches, 0);
             self.report_many(now, source, probe, (NotBlocked::Unwatched, detail), actions);
+        }
+    }
+
+    /// Handles a probe that arrived over an allowed interface. A source with more than
+    /// `scan_trigger` ports there, or 20, is reported. It is counted apart: what arrives there is no
+    /// evidence against the same address on another interface, where it may be forged.
+    pub fn on_allowed_interface(
+        &mut self,
+        now: MonoTime,
+        probe: &Probe,
+        actions: &mut Vec<Action>,
+    ) {
+        let now = self.tick(now);
+        let source = self.policy.account(probe.source);
+        let touch = Touch::new(now, probe, self.ledger.hash_address(probe.destination));
+        let most = usize::from(self.policy.trigger()).min(MANY);
+        let window = self.policy.scan_window;
+        if let Some(Passed { is_new: true, touches }) =
+            self.trusted.touch(now, (window, most), source, touch)
+        {
+            let detail = detail(touches, 0);
+            let against = NotBlocked::AllowedInterface;
+            self.report_many(now, source, probe, (against, detail), actions);
         }
     }
 

@@ -458,7 +458,8 @@ fn is_chosen(why: NotBlocked) -> bool {
         | NotBlocked::PerMinute
         | NotBlocked::Total
         | NotBlocked::Ambiguous
-        | NotBlocked::Unwatched => false,
+        | NotBlocked::Unwatched
+        | NotBlocked::AllowedInterface => false,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portsentry::config::{
-    Allowed, CampaignAction, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet,
+    Allowance, Allowed, CampaignAction, ClosedPorts, Config, Ipv6Accounts, Mode, PortMode, PortSet,
     ProtocolAction,
 };
 use portsentry::nft::Ruleset;
@@ -100,6 +100,11 @@ impl Numbers {
         config.allow = (0..self.below(12))
             .map(|_| Allowed { silent: self.below(4) == 0, ..self.network().into() })
             .collect();
+        let interfaces = ["wg0", "tun-0123456789a", "wg0"].into_iter().take(self.below(4) as usize);
+        for name in interfaces {
+            let what = Allowance::Interface(name.to_owned());
+            config.allow.push(Allowed { what, silent: self.below(4) == 0 });
+        }
         let (a, b) = (self.port().max(1), self.port().max(1));
         (config, a.min(b)..=a.max(b))
     }

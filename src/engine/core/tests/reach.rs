@@ -126,3 +126,23 @@ fn a_prefix_sweeps_by_many_of_its_addresses_and_never_by_one() {
     let blocked: Vec<String> = bench.engine.blocks().map(|view| view.source.to_string()).collect();
     assert_eq!(blocked, ["2001:db8::/64"]);
 }
+
+// P1
+#[test]
+fn a_scan_over_an_allowed_interface_is_reported_once_and_is_no_evidence() {
+    let mut bench = Bench::new(|_| {});
+    bench.rule_event(SCANNER, 1..=60, |engine, now, probe, actions| {
+        engine.on_allowed_interface(now, probe, actions);
+        Trigger::Below
+    });
+    let found = scans(&bench);
+    let [("syn", reason, Some(NotBlocked::AllowedInterface))] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    assert!(reason.contains("3 ports"), "{reason}");
+    // The same address elsewhere, where it may be forged, begins from nothing.
+    bench.syn(SCANNER, 1..=2);
+    assert_eq!((bench.orders.len(), bench.engine.blocks().count()), (0, 0));
+    bench.syn(SCANNER, 3..=9);
+    assert!(bench.orders.len() > 0);
+}
