@@ -52,6 +52,7 @@ pub use types::*;
 pub use unit::Unit;
 #[cfg(test)]
 pub(crate) use values::MACROS;
+pub(crate) use values::dns_name;
 
 /// The configuration file without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/portsentry/portsentry.yaml";

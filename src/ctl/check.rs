@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::run::{document, status_of};
 use super::status;
 use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused, Unit};
-use crate::daemon::interfaces;
+use crate::daemon::{allowed_names, interfaces};
 use crate::journal::format::{printable, printable_lines};
 
 /// Checks `file`, or the one that the daemon at `socket` reads, and prints the findings. Without a
@@ -27,6 +27,7 @@ pub(super) fn run(
     let file = file.or(running.as_deref());
     let result = config::load_under(file, &Unit::of_system()).map(|mut loaded| {
         interfaces::check(&mut loaded);
+        allowed_names::check(&mut loaded);
         loaded
     });
     let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).to_string_lossy();

@@ -2,6 +2,7 @@
 //!
 //! Text from the daemon, and through it from remote hosts, is always escaped on a terminal.
 
+mod allowed;
 mod args;
 mod check;
 mod csv;

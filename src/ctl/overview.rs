@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::health::is_protecting;
 use super::screen::{Colour, Screen};
 use super::show::{Zone, cause, count, pair, shortened};
-use crate::control::protocol::{Cause, Reflex, Responses, Rights, Stamp, Status, Tracked};
+use crate::control::protocol::{
+    AllowedName, Cause, Reflex, Responses, Rights, Stamp, Status, Tracked,
+};
 use crate::journal::format::{duration, printable};
 
 /// Prints the daemon's status.
@@ -82,6 +84,12 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
     pair("slowed", status.slowed.to_string())?;
     let admins = count(status.admins, "administrator");
     pair("never block", format!("{} addresses and networks, {admins} remembered", status.allowed))?;
+    for name in &status.allowed_names {
+        pair("", allowed_name(name, zone))?;
+    }
+    for name in &status.allowed_interfaces {
+        pair("", format!("whatever arrives over {}", printable(name)))?;
+    }
     if let Some(Tracked { connections, most }) = status.tracked {
         pair("tracked", format!("{connections} of {most} connections"))?;
     }
@@ -157,6 +165,19 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         writeln!(out, "{}", screen.paint(Colour::Yellow, &line))?;
     }
     Ok(())
+}
+
+/// A DNS name of the allow list.
+fn allowed_name(name: &AllowedName, zone: &Zone) -> String {
+    let addresses: Vec<_> = name.addresses.iter().map(ToString::to_string).collect();
+    let state = match name.resolved {
+        None => "never resolved".to_owned(),
+        Some(Stamp(at)) => {
+            format!("{}; resolved {}", addresses.join(", "), zone.time(at))
+        }
+    };
+    let error = name.error.as_ref().map_or_else(String::new, |error| format!("; now: {error}"));
+    printable(&format!("{}: {state}{error}", name.name)).to_string()
 }
 
 /// The reflex's counts.

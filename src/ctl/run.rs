@@ -11,8 +11,8 @@ use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
 use super::{
-    check, csv, health, import, metrics, observed, overview, report, responses, session, several,
-    show, status, timeline, top, watch,
+    allowed, check, csv, health, import, metrics, observed, overview, report, responses, session,
+    several, show, status, timeline, top, watch,
 };
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
@@ -140,9 +140,12 @@ pub(super) fn run(
         (Request::Test { .. }, Reply::Tested(tested)) => {
             print(out, json, &tested, |out| show::tested(out, &tested, zone))?
         }
-        (Request::AllowList {}, Reply::Allowed { mut rows }) => {
+        (Request::AllowList {}, Reply::Allowed { mut rows, names, interfaces }) => {
             rows.sort_by(|a, b| (a.address, &a.origin).cmp(&(b.address, &b.origin)));
-            print(out, json, &rows, |out| show::allowed(out, &rows, zone))?
+            print(out, json, &rows, |out| {
+                allowed::list(out, &rows, zone)?;
+                allowed::others(out, &names, &interfaces)
+            })?
         }
         (Request::Rules {}, Reply::Rules { text }) => lines(out, json, "rules", &text)?,
         (Request::Watch {}, Reply::Watching {}) => {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
+use super::allowed::because;
 use super::table::{Align, Table};
 use crate::control::protocol::{
     AllowRow, BlockRow, Cause, HistoryRow, Outcome, PortName, PortUse, Proof, Shown, Stamp,
@@ -201,7 +202,7 @@ fn exemptions(
             None => String::new(),
         };
         pair(out, "never block", &format!("{} ({}{seen})", allowed.address, allowed.origin))?;
-        pair(out, "because", because(&allowed.origin))?;
+        pair(out, "because", &because(allowed, zone))?;
     }
     if let Some(other) = in_prefix {
         let AllowRow { address, origin, .. } = other;
@@ -217,32 +218,6 @@ fn exemptions(
         )?;
     }
     Ok(())
-}
-
-/// Why an entry is on the never-block list, and what takes it off.
-fn because(origin: &str) -> &'static str {
-    match origin {
-        "allow" => "the configuration has it under allow",
-        "ignore_file" => "the ignore file has it",
-        "portsentryctl" => "it was allowed by hand; \"portsentryctl allow remove\" ends that",
-        "own_addresses" => {
-            "it is an address of this host; never_block: { own_addresses: false } ends that"
-        }
-        "gateways" => {
-            "a route of this host leads through it; never_block: { gateways: false } ends that"
-        }
-        "resolvers" => "this host asks it for names; never_block: { resolvers: false } ends that",
-        "ssh_peers" => {
-            "an administrator is connected from it; never_block: { ssh_peers: false } ends that"
-        }
-        "admins" => {
-            "an administrator was connected from it; \"portsentryctl allow remove\" forgets that"
-        }
-        "link_local" => {
-            "routers and neighbours reach this host by link-local addresses, so no setting ends that; packets from the other addresses of a neighbour count"
-        }
-        _ => "the daemon says so",
-    }
 }
 
 /// What the packets of an address may still do.
@@ -274,6 +249,10 @@ pub(super) fn tested(out: &mut dyn Write, tested: &Tested, zone: &Zone) -> io::R
         let Tested { touched, trigger, .. } = tested;
         let ports = count(*touched, "closed port");
         pair(out, "touched", &format!("{ports}; more than {trigger} are a scan"))?;
+    }
+    if !tested.interfaces.is_empty() && tested.standing != Standing::Allowed {
+        let interfaces = printable(&tested.interfaces.join(", ")).to_string();
+        pair(out, "except", &format!("over {interfaces} nothing is slowed or blocked (allow)"))?;
     }
     for TestedPort { port: PortName(port), use_of, outcome, is_probe } in &tested.ports {
         let use_of = match use_of {
@@ -360,17 +339,6 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         pair(out, "so far", &count(shown.blocks_before, "block"))?;
     }
     Ok(())
-}
-
-/// Prints the table of what is never blocked.
-pub(super) fn allowed(out: &mut dyn Write, rows: &[AllowRow], zone: &Zone) -> io::Result<()> {
-    let columns = ["ADDRESS", "BECAUSE OF", "LAST SEEN"].map(|name| (name, Align::Left));
-    let mut table = Table::new(columns, "Everything may be blocked.");
-    for row in rows {
-        let cells = [row.address.to_string(), row.origin.clone(), zone.stamp(row.last_seen)];
-        table.row(out, cells)?;
-    }
-    table.end(out)
 }
 
 /// The history table.

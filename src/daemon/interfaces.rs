@@ -1,51 +1,75 @@
-//! Names in `interfaces` on which no packet arrives.
+//! Names in `interfaces`, and of interfaces in `allow`, over which no packet arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::errors::error_chain;
 use crate::netlink::route::{Link, Routes};
 
 /// A name on which nothing is seen: the message, and what to write instead.
 type Unseen = (String, String);
 
-/// Adds what is wrong with the names in `interfaces`, on this host and at this time.
+/// Where a name stands, and what does not happen over it.
+type Use = (&'static str, &'static str);
+
+const WATCHED: Use = ("interfaces", "nothing is seen on");
+const ALLOWED: Use = ("allow", "it exempts nothing of");
+
+/// Adds what is wrong with the names in `interfaces` and `allow`, on this host and at this time.
 pub(crate) fn check(loaded: &mut Loaded) {
-    if loaded.config.interfaces.is_empty() {
+    let allowed = allowed(&loaded.config);
+    if loaded.config.interfaces.is_empty() && allowed.is_empty() {
         return;
     }
     // Where the configuration is checked without a network, for another host, nothing is known.
     let Ok(links) = Routes::open().and_then(|mut routes| routes.links()) else { return };
-    for (message, remedy) in unseen(&loaded.config.interfaces, &links) {
+    let mut found = unseen(WATCHED, &loaded.config.interfaces, &links);
+    found.extend(unseen(ALLOWED, &allowed, &links));
+    for (message, remedy) in found {
         loaded.warn(message, remedy);
     }
 }
 
-/// The same as sentences, for the log and the status of the daemon that watches them.
-pub(super) fn complaints(names: &[String], routes: &mut Routes) -> Vec<String> {
-    if names.is_empty() {
+/// The same as sentences, for the log and the status of the daemon. An allowed interface that is not
+/// there is no fault: a VPN's comes and goes.
+pub(super) fn complaints(config: &Config, routes: &mut Routes) -> Vec<String> {
+    let allowed = allowed(config);
+    if config.interfaces.is_empty() && allowed.is_empty() {
         return Vec::new();
     }
     match routes.links() {
-        Ok(links) => unseen(names, &links)
-            .into_iter()
-            .map(|(message, remedy)| format!("{message}; {remedy}"))
-            .collect(),
+        Ok(links) => {
+            let is_known = |name: &String| {
+                let is = |link: &Link| {
+                    link.name == *name || link.alternative_names.iter().any(|other| other == name)
+                };
+                links.iter().any(is)
+            };
+            let allowed: Vec<String> = allowed.into_iter().filter(is_known).collect();
+            let mut found = unseen(WATCHED, &config.interfaces, &links);
+            found.extend(unseen(ALLOWED, &allowed, &links));
+            found.into_iter().map(|(message, remedy)| format!("{message}; {remedy}")).collect()
+        }
         Err(error) => vec![format!(
-            "cannot tell whether the watched interfaces exist: {}",
+            "cannot tell whether the interfaces of the configuration exist: {}",
             error_chain(&error)
         )],
     }
 }
 
-fn unseen(names: &[String], links: &BTreeSet<Link>) -> Vec<Unseen> {
+fn allowed(config: &Config) -> Vec<String> {
+    config.allowed_interfaces(false).into_iter().map(str::to_owned).collect()
+}
+
+fn unseen(of: Use, names: &[String], links: &BTreeSet<Link>) -> Vec<Unseen> {
     let by_index: BTreeMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
     let names: BTreeSet<&str> =
         names.iter().map(String::as_str).filter(|name| *name != "lo").collect();
-    names.into_iter().filter_map(|name| why_unseen(name, links, &by_index)).collect()
+    names.into_iter().filter_map(|name| why_unseen(of, name, links, &by_index)).collect()
 }
 
 fn why_unseen(
+    (key, nothing): Use,
     name: &str,
     links: &BTreeSet<Link>,
     by_index: &BTreeMap<u32, &Link>,
@@ -56,15 +80,13 @@ fn why_unseen(
         return Some(match alias {
             Some(link) => (
                 format!(
-                    "`interfaces`: {name} is another name of {}, and rules know only that one: nothing is seen on {name}",
+                    "`{key}`: {name} is another name of {}, and rules know only that one: {nothing} {name}",
                     link.name
                 ),
                 format!("write {}", link.name),
             ),
             None => (
-                format!(
-                    "`interfaces`: there is no interface {name}: nothing is seen on it until it appears"
-                ),
+                format!("`{key}`: there is no interface {name}: {nothing} {name} until it appears"),
                 "`ip link` lists the names".to_owned(),
             ),
         });
@@ -72,7 +94,7 @@ fn why_unseen(
     let master = top(link, by_index)?;
     Some((
         format!(
-            "`interfaces`: {name} is a member of {0}, and its packets arrive on {0}: nothing is seen on {name}",
+            "`{key}`: {name} is a member of {0}, and its packets arrive on {0}: {nothing} {name}",
             master.name
         ),
         format!("write {}", master.name),
@@ -120,10 +142,10 @@ mod tests {
             ("enp4s0", Some("write eth1")),
             ("eth9", Some("`ip link` lists the names")),
         ] {
-            let found = unseen(&[name.to_owned()], &links);
+            let found = unseen(WATCHED, &[name.to_owned()], &links);
             let remedies: Vec<&str> = found.iter().map(|(_, remedy)| remedy.as_str()).collect();
             assert_eq!(remedies, Vec::from_iter(remedy), "{name}");
         }
-        assert_eq!(unseen(&["x".to_owned()], &links).len(), 1);
+        assert_eq!(unseen(WATCHED, &["x".to_owned()], &links).len(), 1);
     }
 }

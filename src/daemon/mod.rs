@@ -12,6 +12,7 @@
 //! ever.
 
 mod allow_file;
+pub(crate) mod allowed_names;
 mod confine;
 pub(crate) mod interfaces;
 mod listing;
@@ -136,6 +137,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     })?;
     if options.check {
         interfaces::check(&mut loaded);
+        allowed_names::check(&mut loaded);
         for warning in &loaded.warnings {
             let _ = writeln!(std::io::stderr(), "{warning}");
         }
@@ -257,6 +259,8 @@ fn start(
     let view =
         SharedView::new(View::new(Arc::new(loaded), switches, ruleset, protected, complaints));
     let (orders, order_inbox) = mailbox::link().map_err(failed("no eventfd"))?;
+    let told = orders.clone();
+    helper.look_up_for(Box::new(move |found| told.tell(supervisor::Order::Addresses(found))));
     let sources = status::Sources {
         started: Instant::now(),
         journal: journal.clone(),

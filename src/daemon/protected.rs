@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::allow_file::AllowFile;
+use super::allowed_names::AllowedNames;
 use super::interfaces;
 use crate::config::{Config, NeverBlock};
 use crate::enforce::Services;
@@ -29,6 +30,8 @@ use crate::sys::{clock, ipvs, login_sessions, resolv_conf};
 pub(super) enum ProtectionReason {
     /// `allow` in the configuration.
     AllowList,
+    /// A DNS name in `allow`.
+    Name,
     /// The ignore file.
     IgnoreFile,
     /// `portsentryctl allow add`.
@@ -57,6 +60,7 @@ impl ProtectionReason {
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::AllowList => ("allow", "allow list"),
+            Self::Name => ("allow", "a name on the allow list"),
             Self::IgnoreFile => ("ignore_file", "ignore file"),
             Self::AllowedByHand => ("portsentryctl", "allowed by hand"),
             Self::OwnAddress => ("own_addresses", "own address"),
@@ -89,6 +93,8 @@ pub(super) struct Guard {
     store: StoreHandle,
     /// The networks allowed by hand.
     pub allowed: AllowFile,
+    /// The DNS names in `allow`.
+    pub names: AllowedNames,
     /// The last list: what it has of a kind holds on while that kind cannot be learned anew.
     last: Protected,
 }
@@ -106,6 +112,7 @@ impl Guard {
             open: None,
             store,
             allowed: AllowFile::read(state_dir),
+            names: AllowedNames::read(state_dir),
             last: Protected::new(),
         })
     }
@@ -119,7 +126,7 @@ impl Guard {
         ignored: &[IpNet],
         complaints: &mut Vec<String>,
     ) -> Protected {
-        complaints.extend(interfaces::complaints(&config.interfaces, &mut self.routes));
+        complaints.extend(interfaces::complaints(config, &mut self.routes));
         if ipvs::table().is_ok_and(|table| table.has_others) {
             complaints.push(BALANCED_UNKNOWN.to_owned());
         }
@@ -128,6 +135,11 @@ impl Guard {
             list.entry(network.trunc()).or_insert(because);
         };
         config.allowed_networks().for_each(|network| add(network, ProtectionReason::AllowList));
+        self.names.want(config);
+        complaints.extend(self.names.complaints());
+        self.names
+            .addresses()
+            .for_each(|address| add(IpNet::from(address), ProtectionReason::Name));
         ignored.iter().for_each(|network| add(*network, ProtectionReason::IgnoreFile));
         self.allowed
             .networks()

@@ -14,18 +14,19 @@ use jiff::{SignedDuration, Timestamp};
 
 pub(super) use several::Orders;
 
+use super::allowed_names::NameView;
 use super::listing::{Listing, network_rows};
 use super::observed::Familiar;
 use super::protected::ProtectionReason;
 use super::rows::{campaign_rows, details, kernel, row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::Order;
-use super::view::SharedView;
-use crate::config::{Config, Keyword, Mode};
+use super::view::{SharedView, View};
+use crate::config::{Allowance, Allowed, Config, Keyword, Mode};
 use crate::control::{
-    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow, Kind,
-    Observed, Past, PortName, Refusal, Reply, Request, RulesState, Selection, State, Status,
-    Target, WouldBeRow,
+    AllowRow, AllowedName, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Handler, HistoryRow,
+    Kind, Observed, Past, PortName, Refusal, Reply, Request, RulesState, Selection, Stamp, State,
+    Status, Target, WouldBeRow,
 };
 use crate::enforce::{Placement, view};
 use crate::engine::{ObservedView, Source};
@@ -113,9 +114,12 @@ impl RequestHandler {
                 Reply::Tested(Box::new(self.test(address, &ports)?)).into()
             }
             Request::AllowList {} => {
-                let protected = Arc::clone(&self.view.lock().protected);
+                let view = self.view.lock().clone();
+                let rows = view.protected.iter().map(|entry| self.allow_row(entry)).collect();
                 Reply::Allowed {
-                    rows: protected.iter().map(|entry| self.allow_row(entry)).collect(),
+                    rows,
+                    names: allowed_names(&view),
+                    interfaces: allowed_interfaces(&view.config),
                 }
                 .into()
             }
@@ -243,10 +247,17 @@ impl RequestHandler {
         let last = is_admin
             .then(|| self.status.store.memory().admins.get(&network.addr()).copied())
             .flatten();
+        let view = self.view.lock();
+        let has = |name: &&NameView| name.addresses.contains(&network.addr());
+        let named = Some(()).filter(|()| *because == ProtectionReason::Name);
+        let named = named.and_then(|()| view.names.iter().find(has));
+        let is_listed = *because == ProtectionReason::AllowList;
         AllowRow {
-            address: Source::from(*network).into(),
-            origin: because.origin().to_owned(),
             last_seen: last.map(time_of_day),
+            name: named.map(|named| named.name.clone()),
+            resolved: named.and_then(|named| named.resolved).map(Stamp),
+            file: Some(()).filter(|()| is_listed).and_then(|()| file_of(&view.config, network)),
+            ..AllowRow::new(Source::from(*network).into(), because.origin())
         }
     }
 
@@ -316,6 +327,33 @@ fn about(request: &Request) -> Option<IpNet> {
 fn defect(request: &Request) -> Refusal {
     let message = format!("{request} is not answered here");
     Refusal::new(Kind::Failed, message, "this is a defect; please report it")
+}
+
+/// The file of `allow` that has this network; `None`: the configuration itself has it.
+fn file_of(config: &Config, network: &IpNet) -> Option<String> {
+    let has = |allowed: &&Allowed| allowed.networks().iter().any(|own| own.trunc() == *network);
+    let found = config.allow.iter().filter(has).map(|allowed| match &allowed.what {
+        Allowance::File { path, .. } => Some(path.display().to_string()),
+        _ => None,
+    });
+    // None comes first.
+    found.min().flatten()
+}
+
+/// The DNS names in `allow`.
+pub(super) fn allowed_names(view: &View) -> Vec<AllowedName> {
+    let row = |name: &NameView| AllowedName {
+        name: name.name.clone(),
+        addresses: name.addresses.clone(),
+        resolved: name.resolved.map(Stamp),
+        error: name.error.clone(),
+    };
+    view.names.iter().map(row).collect()
+}
+
+/// The interfaces in `allow`.
+pub(super) fn allowed_interfaces(config: &Config) -> Vec<String> {
+    config.allowed_interfaces(false).into_iter().map(str::to_owned).collect()
 }
 
 fn causes(rows: &[BlockRow]) -> Causes {

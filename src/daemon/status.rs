@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::requests::{allowed_interfaces, allowed_names};
 use super::rows::time_ahead;
 use super::view::{SharedView, View};
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
@@ -148,6 +149,8 @@ impl Sources {
             causes: None,
             slowed: figures.engine.slowed as u64,
             allowed: view.protected.len() as u64,
+            allowed_names: allowed_names(&view),
+            allowed_interfaces: allowed_interfaces(config),
             admins: self.store.memory().admins.len() as u64,
             tracked: tracked
                 .map(|procfs::Tracked { connections, most }| Tracked { connections, most }),

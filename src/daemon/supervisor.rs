@@ -1,8 +1,9 @@
 //! The main thread: signals, reload, the never-block list, systemd. It may wait for files; the
 //! packet thread never waits for it.
 
-use std::collections::HashSet;
-use std::fmt::Display;
+mod changes;
+mod names;
+
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags};
 use sd_notify::NotifyState;
 
+use self::changes::{count_changes, watched_changes};
 use super::options::Options;
 use super::protected::{Guard, Protected};
 use super::status;
@@ -25,6 +27,7 @@ use crate::enforce::{InForce, Services};
 use crate::engine::Policy;
 use crate::errors::error_chain;
 use crate::helper::client::HelperClient;
+use crate::helper::protocol::Addresses;
 use crate::journal::{self, JournalHandle, Notice};
 use crate::netlink::route;
 use crate::nft::Connection;
@@ -73,6 +76,8 @@ pub(super) enum Order {
     AllowAdd(IpNet, Answer<Result<bool, String>>),
     /// Undo that, or forget an administrator; `false`: it was neither added nor remembered.
     AllowRemove(IpNet, Answer<Result<bool, String>>),
+    /// What the resolver says of a DNS name in `allow`.
+    Addresses(Addresses),
     /// Switch the mode, or detection on or off.
     Switch(Switch, Answer<Result<(), NotSwitched>>),
 }
@@ -191,6 +196,7 @@ impl Supervisor {
         let mut changed = false;
         let mut pat_at = Instant::now();
         let mut trim_at = Some(Instant::now() + SETTLED_AFTER);
+        self.show_names();
         loop {
             if self.thread.is_finished() {
                 return self.packet_thread_ended();
@@ -205,6 +211,7 @@ impl Supervisor {
                 changed |= self.check_sockets();
                 sockets_at = Instant::now() + SOCKETS_EVERY;
             }
+            changed |= self.look_up_names();
             if changed && gathered.elapsed() >= GATHER_AT_MOST_EVERY || Instant::now() >= look_at {
                 if let Err(error) = self.protect() {
                     log::error!("the never-block list could not be renewed: {error}");
@@ -216,6 +223,9 @@ impl Supervisor {
             let mut wake_at =
                 if changed { look_at.min(gathered + GATHER_AT_MOST_EVERY) } else { look_at };
             wake_at = wake_at.min(sockets_at);
+            if let Some(names_at) = self.names_at() {
+                wake_at = wake_at.min(names_at);
+            }
             if let Some(left) = self.expire_switches() {
                 wake_at = wake_at.min(Instant::now() + left);
             }
@@ -263,6 +273,7 @@ impl Supervisor {
 
     fn obey(&mut self, order: Order) {
         match order {
+            Order::Addresses(found) => self.take_addresses(found),
             Order::Switch(switch, answer) => {
                 let result = self.switch(switch);
                 let _ = answer.try_send(result);
@@ -326,9 +337,15 @@ impl Supervisor {
         }
         let switches = old.switches.after_reload(before, &loaded.config);
         let warnings = self.put_in_force(Arc::clone(&loaded), switches)?;
+        self.guard.names.ask_again();
         let mut changes = before.changes(&loaded.config);
         let now = self.view.lock().clone();
         changes.extend(watched_changes(before, &loaded.config));
+        changes.extend(count_changes(
+            "files of allow: read again,",
+            &before.allowed_by_files(),
+            &loaded.config.allowed_by_files(),
+        ));
         changes.extend(count_changes(
             "ignore_file: read again,",
             &old.loaded.ignored,
@@ -436,6 +453,7 @@ impl Supervisor {
         self.services = (services, Instant::now());
         let view = View::new(loaded, switches, ruleset, protected, old.complaints);
         *self.view.lock() = View { read: old.read, ..view };
+        self.show_names();
         self.stale = false;
         self.complain(complaints);
         Ok(applied)
@@ -556,30 +574,6 @@ impl Supervisor {
         self.events.stop();
         ExitCode::from(super::EX_SOFTWARE)
     }
-}
-
-/// How many entries of a list a reload added and removed.
-fn count_changes(what: &str, old: &[IpNet], new: &[IpNet]) -> Option<String> {
-    let missing = |from: &[IpNet], of: &[IpNet]| {
-        let from: HashSet<_> = from.iter().collect();
-        of.iter().filter(|network| !from.contains(network)).count()
-    };
-    counted(what, missing(old, new), missing(new, old))
-}
-
-/// How many ports are watched that were not, and the other way round.
-fn watched_changes(old: &Config, new: &Config) -> impl Iterator<Item = String> {
-    [("watched TCP ports:", &old.tcp, &new.tcp), ("watched UDP ports:", &old.udp, &new.udp)]
-        .into_iter()
-        .filter_map(|(what, old, new)| {
-            let (old, new) = (old.watched(), new.watched());
-            counted(what, new.without(&old).count(), old.without(&new).count())
-        })
-}
-
-fn counted<N: Default + PartialEq + Display>(what: &str, added: N, removed: N) -> Option<String> {
-    let is_same = added == N::default() && removed == N::default();
-    (!is_same).then(|| format!("{what} {added} added, {removed} removed"))
 }
 
 /// Tells systemd, where there is one.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::allowed_names::NameView;
 use super::protected::Protected;
 use super::switches::Switches;
 use crate::config::{Config, Loaded};
@@ -26,6 +27,8 @@ pub(super) struct View {
     pub ruleset: Arc<Ruleset>,
     /// What is never blocked, and why.
     pub protected: Arc<Protected>,
+    /// DNS names that are never blocked.
+    pub names: Arc<Vec<NameView>>,
     /// Warnings that come and go without the configuration: what cannot be learned, and interfaces
     /// that are not there.
     pub complaints: Vec<String>,
@@ -47,6 +50,7 @@ impl View {
             switches,
             ruleset: Arc::new(ruleset),
             protected: Arc::new(protected),
+            names: Arc::default(),
             complaints,
         }
     }

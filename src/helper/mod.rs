@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   daemon: client --Order--> socket pair --> reader --+--> commands: at most 4 at once, with their children
-//!                  <-Message-                          +--> names: threads that wait for the system's resolver
+//!                  <-Message-                          +--> names, addresses: threads that wait for the system's resolver
 //!                                                      +--> files: hosts.deny, files of current blocks
 //!                                                      +--> notify: digests, by a program for each attempt
 //! ```
@@ -12,6 +12,7 @@
 //! children end with it, whether the daemon stopped, crashed or was killed. Started by a unit of its
 //! own it may run as root, while the daemon does not: [`untrusted`] says what it then believes.
 
+pub(crate) mod addresses;
 mod blocked_files;
 pub mod client;
 pub mod commands;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::sys::{self, signals};
+use addresses::Forward;
 use commands::Commands;
 use files::{Change, Files};
 use names::Names;
@@ -81,11 +83,18 @@ fn serve(socket: UnixStream, orders: &untrusted::Orders) -> io::Result<()> {
     let commands = Commands::new(Arc::clone(&notify))?;
     let answer = Arc::clone(&notify);
     let names = Names::new(Box::new(move |address, name| answer(Message::Name { address, name })))?;
+    let answer = Arc::clone(&notify);
+    let forward = Forward::new(Box::new(move |found| answer(Message::Addresses(found))));
     let files = Files::start(Arc::clone(&notify))?;
     let mut notifier = Notifier::new(commands.ground(), Arc::clone(&notify));
     notify(Message::Ready);
-    let grace =
-        handle_orders((socket, orders), &notify, (&commands, &mut notifier), &names, &files);
+    let grace = handle_orders(
+        (socket, orders),
+        &notify,
+        (&commands, &mut notifier),
+        (&names, &forward),
+        &files,
+    );
     let left = grace.as_ref().copied().unwrap_or_default();
     let begun = Instant::now();
     notifier.end(left);
@@ -99,7 +108,7 @@ fn handle_orders(
     (mut socket, orders): (UnixStream, &untrusted::Orders),
     notify: &Notify,
     (commands, notifier): (&Commands, &mut Notifier),
-    names: &Names,
+    (names, forward): (&Names, &Forward),
     files: &Files,
 ) -> io::Result<Duration> {
     let mut lines = Lines::default();
@@ -123,6 +132,7 @@ fn handle_orders(
                 }
                 Order::Run(run) => commands.run(&run),
                 Order::Resolve(address) => names.ask(address),
+                Order::LookUp(name) => forward.ask(name),
                 Order::Blocked(block) => files.change(Change::Blocked(block)),
                 Order::Unblocked(target) => files.change(Change::Unblocked(target)),
                 Order::List(list) => files.change(Change::List(list)),

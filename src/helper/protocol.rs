@@ -20,6 +20,10 @@ pub const LINE_MAX: usize = 128 << 10;
 /// The host for which responses are tested: of TEST-NET-1, from which no packet comes (RFC 5737).
 pub const TEST_TARGET: &str = "192.0.2.1";
 
+/// Addresses of one DNS name: a name with more is a service's with many hosts, which hand out some
+/// of theirs in turns.
+pub const ADDRESSES_MAX: usize = 16;
+
 /// Blocks in one [`List`], about 250 bytes each.
 pub const LIST_CHUNK: usize = 128;
 
@@ -33,6 +37,8 @@ pub enum Order {
     Run(Run),
     /// Look up the name of an address. Answered once by [`Message::Name`].
     Resolve(IpAddr),
+    /// Look up the addresses of a DNS name. Answered by [`Message::Addresses`].
+    LookUp(String),
     /// A block is in force.
     Blocked(Blocked),
     /// A block is over.
@@ -259,6 +265,23 @@ pub struct List {
     pub blocks: Vec<Blocked>,
 }
 
+/// What the resolver says of a DNS name.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Addresses {
+    /// The name.
+    pub name: String,
+    /// Its addresses, in their order, at most [`ADDRESSES_MAX`].
+    pub addresses: Vec<IpAddr>,
+    /// It has more.
+    pub is_cut: bool,
+    /// Its IPv4 addresses could not be found out.
+    pub ipv4_failed: bool,
+    /// Its IPv6 addresses could not be found out.
+    pub ipv6_failed: bool,
+    /// Why the answer is not whole, or has no address.
+    pub error: Option<String>,
+}
+
 /// What the helper sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -276,6 +299,8 @@ pub enum Message {
         /// Its name.
         name: Option<String>,
     },
+    /// The answer to a lookup of a DNS name.
+    Addresses(Addresses),
     /// What a channel of notifications did.
     Notified(ChannelStatus),
     /// Orders about files were lost: send the list of all blocks.

@@ -94,6 +94,10 @@ impl Orders {
                 scan: incident.scan.as_deref().map(plain),
                 reason: plain(&incident.reason),
             })),
+            Order::LookUp(name) => {
+                let name = config::dns_name(&name);
+                Order::LookUp(name.map_err(|(message, _)| message)?)
+            }
             Order::Resolve(_)
             | Order::Missed(_)
             | Order::TestNotifications

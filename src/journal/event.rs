@@ -1,5 +1,6 @@
 //! The events that the journal logs, stores and sends to `portsentryctl watch`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -115,6 +116,15 @@ pub enum Notice {
     NeverBlock {
         /// Number of networks and addresses.
         entries: usize,
+    },
+    /// A DNS name of the allow list has other addresses.
+    AllowedName {
+        /// The name.
+        name: String,
+        /// Addresses that it did not have.
+        added: Vec<IpAddr>,
+        /// Addresses that it does not have any more.
+        removed: Vec<IpAddr>,
     },
     /// The result of a response beside the block.
     Response(Response),

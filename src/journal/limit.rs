@@ -100,6 +100,8 @@ impl Class {
             | Notice::Control { .. }
             | Notice::ReloadRefused { .. }
             | Notice::NeverBlock { .. }
+            // Whoever controls the name: sixteen addresses an interval.
+            | Notice::AllowedName { .. }
             | Notice::ForeignChange { .. }
             | Notice::Status(_)
             | Notice::Adopted { .. }

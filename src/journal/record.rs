@@ -353,6 +353,7 @@ pub(super) fn is_stored(notice: &Notice) -> bool {
         Notice::Watching { .. }
         | Notice::Active
         | Notice::NeverBlock { .. }
+        | Notice::AllowedName { .. }
         | Notice::Status(_)
         | Notice::Warning(_)
         | Notice::Error(_)

@@ -18,6 +18,7 @@
 mod support;
 
 mod administrators;
+mod allow;
 mod at_home;
 mod audit;
 mod benign;

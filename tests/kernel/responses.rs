@@ -543,10 +543,10 @@ fn when_the_daemon_is_killed_its_helper_and_commands_are_gone() {
 }
 
 /// Files of a namespace in place of those in /etc (ip-netns(8)); removed when dropped.
-struct Etc(PathBuf);
+pub(crate) struct Etc(PathBuf);
 
 impl Etc {
-    fn new(namespace: &Namespace, files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(namespace: &Namespace, files: &[(&str, &str)]) -> Self {
         let etc = Self(Path::new("/etc/netns").join(&namespace.name));
         fs::create_dir_all(&etc.0).unwrap();
         for (name, text) in files {

@@ -40,6 +40,8 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   blocked      3: 1 proven, 1 unproven, 1 by order
   slowed       2
   never block  5 addresses and networks, 2 administrators remembered
+               office.example.net: 192.0.2.7; resolved 2026-11-20 15:26:40Z
+               whatever arrives over wg0
   tracked      812 of 262144 connections
   sources      12
   probes       4711
@@ -224,6 +226,7 @@ fn what_would_happen_to_an_address_is_told_port_by_port() {
   since        2026-11-20 15:26:40Z
   ends in      58 s, at 2026-11-20 15:27:38Z
   touched      3 closed ports; more than 2 are a scan
+  except       over wg0 nothing is slowed or blocked (allow)
   tcp/23       closed, watched: is dropped, or answered as closed ports answer (a random half is); counts as a probe
   tcp/22       of a service: passes when it is retransmitted, after a second
   udp/5353     not watched: passes
@@ -347,7 +350,7 @@ fn every_request_reaches_the_daemon_as_it_was_meant() {
     );
     assert_eq!(
         daemon.ctl("allow list").1,
-        "ADDRESS      BECAUSE OF  LAST SEEN\n127.0.0.0/8  allow       -\n192.0.2.1    admins      2026-11-20 15:26:40Z\n"
+        "ADDRESS      BECAUSE OF  NAME OR FILE        LAST SEEN\n127.0.0.0/8  allow       -                   -\n192.0.2.1    admins      -                   2026-11-20 15:26:40Z\n192.0.2.7    allow       office.example.net  2026-11-20 15:26:40Z\nvpn.example.net has never been resolved, and exempts no host: there is no such name\nOver wg0 nothing is slowed or blocked (allow).\n"
     );
     assert_eq!(daemon.ctl("rules").1, "table inet portsentry {\n\tchain gate {\n\t}\n}\n");
     assert_eq!(

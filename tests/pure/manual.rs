@@ -17,14 +17,14 @@ use std::process::{Command, Output};
 use clap::{Arg, CommandFactory, Parser};
 use jiff::Timestamp;
 use portsentry::config::{
-    CampaignAction, ClassicMode, ClosedPorts, Config, KEYS, Keyword, Method, Mode, PortMode,
-    PortSet, Reload, UnprovenAction,
+    Allowance, Allowed, CampaignAction, ClassicMode, ClosedPorts, Config, KEYS, Keyword, Method,
+    Mode, PortMode, PortSet, Reload, UnprovenAction,
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, HistoryRow, Observed,
-    Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Rights, Shown, Stamp, Standing,
-    State, Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
+    AllowRow, AllowedName, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, HistoryRow,
+    Observed, Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Rights, Shown, Stamp,
+    Standing, State, Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -597,6 +597,10 @@ fn rulesets() -> Vec<Ruleset> {
         with(&|config| config.closed_ports = ClosedPorts::Answer),
         with(&|config| config.interfaces = vec!["eth0".to_owned()]),
         with(&|config| config.allow.iter_mut().for_each(|allowed| allowed.silent = true)),
+        with(&|config| {
+            let what = Allowance::Interface("wg0".to_owned());
+            config.allow.push(Allowed { what, silent: true });
+        }),
         with(&|config| config.udp.mode = PortMode::Off),
         with(&|config| config.campaign.action = CampaignAction::Slow),
         with(&|config| {
@@ -799,7 +803,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
             scanner: IpAddr::from([192, 0, 2, 7]),
         }),
     };
-    let allowed = AllowRow { address, origin: "allow".into(), last_seen: None };
+    let allowed = AllowRow::new(address, "allow");
     let watching =
         Watching { transport: "tcp".into(), mode: "stealth".into(), ports: 1, ranges: "1".into() };
     let status = Status {
@@ -811,6 +815,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         tracked: Some(Tracked::default()),
         loaded: Some(ConfigLoaded { at: stamp, ok: true }),
         notifications: vec![ChannelStatus::default()],
+        allowed_names: vec![AllowedName::default()],
         ..Status::default()
     };
     let touched =
@@ -853,6 +858,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         exempt_from: None,
         touched: 1,
         trigger: 2,
+        interfaces: Vec::new(),
         ports: vec![port],
     };
     let would_be = WouldBeRow {
@@ -885,13 +891,15 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
     let written = import(&[classic, "--output", new.to_str().unwrap()]);
     assert_eq!(keys_of(&printed), keys_of(&written));
     assert!(printed["yaml"].is_string() && written["yaml"].is_null());
+    let names = vec![AllowedName::default()];
+    let allowed = Reply::Allowed { rows: vec![allowed], names, interfaces: Vec::new() };
     let documents = [
         ("status", shown(&Reply::Status(Box::new(status)), &["status"])),
         ("observe report", shown(&Reply::Observed(Box::new(observed)), &["observe", "report"])),
         ("list", shown(&Reply::Blocks { rows: vec![block], more: false }, &["list"])),
         ("show", shown(&Reply::Shown(Box::new(known)), &["show", "192.0.2.7"])),
         ("test", shown(&Reply::Tested(Box::new(tested)), &["test", "192.0.2.7", "1"])),
-        ("allow list", shown(&Reply::Allowed { rows: vec![allowed] }, &["allow", "list"])),
+        ("allow list", shown(&allowed, &["allow", "list"])),
         ("history", shown(&Reply::History { rows: vec![history], more: false }, &["history"])),
         ("report", {
             let record = Record::new(Timestamp::UNIX_EPOCH, "scan");

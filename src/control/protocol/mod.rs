@@ -4,6 +4,7 @@
 //! Keys are stable: programs read the output of `portsentryctl --json`. Pure: no sockets, no
 //! execution of requests.
 
+mod allowed;
 mod line;
 mod observed;
 mod refusal;
@@ -15,12 +16,13 @@ mod status;
 mod target;
 mod tested;
 
+pub use allowed::{AllowRow, AllowedName};
 pub use line::{REPLY_MAX, VERSION, event_line, line};
 pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
 pub use reply::{
-    AllowRow, BlockRow, CampaignFigures, Cause, HistoryRow, NotDone, Proof, ROWS_PER_LINE, Reply,
-    Shown, State, TouchedRow,
+    BlockRow, CampaignFigures, Cause, HistoryRow, NotDone, Proof, ROWS_PER_LINE, Reply, Shown,
+    State, TouchedRow,
 };
 pub use request::{
     KINDS_MAX, PORTS_MAX, Past, REASON_MAX, REQUEST_MAX, Request, Several, TARGETS_MAX,

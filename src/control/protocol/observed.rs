@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::reply::{AllowRow, State};
+use super::allowed::AllowRow;
+use super::reply::State;
 use super::stamp::Stamp;
 use super::target::Target;
 

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::allowed::{AllowRow, AllowedName};
 use super::observed::Observed;
 use super::refusal::Refusal;
 use super::stamp::Stamp;
@@ -64,6 +65,12 @@ pub enum Reply {
     Allowed {
         /// In the order of addresses.
         rows: Vec<AllowRow>,
+        /// DNS names in `allow`.
+        #[serde(default)]
+        names: Vec<AllowedName>,
+        /// Interfaces over which nothing is slowed or blocked.
+        #[serde(default)]
+        interfaces: Vec<String>,
     },
     /// The ruleset.
     Rules {
@@ -201,20 +208,6 @@ pub struct BlockRow {
     /// For a campaign: what is known of it.
     #[serde(default)]
     pub campaign: Option<CampaignFigures>,
-}
-
-/// One address or network that is never blocked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct AllowRow {
-    /// Address or network.
-    pub address: Target,
-    /// Its source: `allow` (configuration), `ignore_file`, `portsentryctl`, `own_addresses`,
-    /// `gateways`, `resolvers`, `ssh_peers`, `admins`.
-    pub origin: String,
-    /// When an administrator who is remembered was connected last; null for all others.
-    #[serde(default)]
-    pub last_seen: Option<Stamp>,
 }
 
 /// An event of the history.

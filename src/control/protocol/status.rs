@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::allowed::AllowedName;
 use super::stamp::Stamp;
 use crate::helper::protocol::ChannelStatus;
 
@@ -59,6 +60,12 @@ pub struct Status {
     pub slowed: u64,
     /// Entries of the list of what is never blocked.
     pub allowed: u64,
+    /// DNS names in `allow`.
+    #[serde(default)]
+    pub allowed_names: Vec<AllowedName>,
+    /// Interfaces in `allow`.
+    #[serde(default)]
+    pub allowed_interfaces: Vec<String>,
     /// The kernel's table of tracked connections; null: it tracks none.
     #[serde(default)]
     pub tracked: Option<Tracked>,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::reply::{AllowRow, BlockRow};
+use super::allowed::AllowRow;
+use super::reply::BlockRow;
 use super::target::Target;
 use crate::probe::Port;
 
@@ -46,6 +47,9 @@ pub struct Tested {
     pub touched: u64,
     /// Distinct closed ports that it may touch without a reaction.
     pub trigger: u64,
+    /// Interfaces over which nothing of it is slowed or blocked (`allow`).
+    #[serde(default)]
+    pub interfaces: Vec<String>,
     /// The ports asked about.
     pub ports: Vec<TestedPort>,
 }

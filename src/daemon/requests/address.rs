@@ -10,7 +10,7 @@ use super::super::rows::{
     campaign_row, campaign_rows, details, kernel, proof, row, slowed_row, time_of_day,
 };
 use super::super::tested::tested;
-use super::RequestHandler;
+use super::{RequestHandler, allowed_interfaces};
 use crate::config::{CampaignAction, Mode};
 use crate::control::{
     AllowRow, BlockRow, Cause, Kind, Proof, Refusal, Shown, Standing, State, Target, Tested,
@@ -228,6 +228,7 @@ impl RequestHandler {
             exempt_from,
             touched: account.map_or(0, |account| account.ports.len() as u64),
             trigger: config.scan_trigger.into(),
+            interfaces: allowed_interfaces(&config),
             ports: tested,
         })
     }

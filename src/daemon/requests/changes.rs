@@ -100,6 +100,9 @@ impl RequestHandler {
             ProtectionReason::AllowList => {
                 "take it from the allow list of the configuration first, and reload"
             }
+            ProtectionReason::Name => {
+                "take the name from the allow list of the configuration first, and reload"
+            }
             ProtectionReason::IgnoreFile => "take it from the ignore file first, and reload",
             _ => "name addresses that do not include it",
         };

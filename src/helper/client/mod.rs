@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError};
 use jiff::Timestamp;
 
 use self::orders::has_files;
-pub use self::shared::{BlockInForce, BlockList, GRACE};
+pub use self::shared::{BlockInForce, BlockList, GRACE, TakeAddresses};
 use self::shared::{Item, LAST_ORDERS_TIMEOUT, Request, Shared};
 use crate::config::{CommandOn, CommandWhen, Config, Mode, ProtocolAction};
 use crate::engine::{Action, NotBlocked, Reason, Report, Source};
@@ -168,6 +168,18 @@ impl HelperClient {
         self.shared.up.load(Ordering::Relaxed) && self.items.send(Item::Resolve(address)).is_ok()
     }
 
+    /// Hands addresses of DNS names to `take` from now on.
+    pub fn look_up_for(&self, take: TakeAddresses) {
+        let mut addresses = self.shared.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        *addresses = Some(take);
+    }
+
+    /// Starts a lookup of the addresses of a DNS name. Never waits; `false`: there will be no answer.
+    pub fn look_up(&self, name: &str) -> bool {
+        self.shared.up.load(Ordering::Relaxed)
+            && self.items.send(Item::LookUp(name.to_owned())).is_ok()
+    }
+
     /// Applies a new configuration.
     pub fn reconfigure(&self, config: &Config) {
         self.shared.wanted.store(wanted(config), Ordering::Relaxed);
@@ -216,7 +228,7 @@ impl HelperClient {
                 self.shared.list_wanted.store(true, Ordering::Relaxed)
             }
             Err(Item::Incident(_)) => drop(self.shared.missed.fetch_add(1, Ordering::Relaxed)),
-            Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_) | Item::Test) => {}
+            Ok(()) | Err(Item::NotRun(_) | Item::Resolve(_) | Item::LookUp(_) | Item::Test) => {}
         }
     }
 }

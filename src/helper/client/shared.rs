@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::engine::{Reason, Source};
-use crate::helper::protocol::{ChannelStatus, Incident};
+use crate::helper::protocol::{Addresses, ChannelStatus, Incident};
 use crate::probe::Port;
 use crate::sys::mailbox::Answer;
 
@@ -36,6 +36,8 @@ pub(super) enum Item {
     Incident(Box<Incident>),
     /// Look up a name.
     Resolve(IpAddr),
+    /// Look up the addresses of a DNS name.
+    LookUp(String),
 }
 
 /// What callers ask the thread to do.
@@ -61,6 +63,9 @@ pub struct BlockInForce {
     pub at: Timestamp,
 }
 
+/// Takes what the resolver says of a DNS name. It must not wait.
+pub type TakeAddresses = Box<dyn Fn(Addresses) + Send>;
+
 /// Gets at most this many blocks in force from the thread that owns the engine; `None`: no answer
 /// in time.
 pub type BlockList = Box<dyn Fn(usize) -> Option<Vec<BlockInForce>> + Send>;
@@ -80,12 +85,21 @@ pub(super) struct Shared {
     pub(super) missed: AtomicU64,
     /// What each channel of notifications did; the packet thread does not use it.
     pub(super) notified: Mutex<BTreeMap<String, ChannelStatus>>,
+    /// Where addresses of DNS names go.
+    pub(super) addresses: Mutex<Option<TakeAddresses>>,
 }
 
 impl Shared {
     pub(super) fn set_notified(&self, status: ChannelStatus) {
         let mut all = self.notified.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(status.channel.clone(), status);
+    }
+
+    pub(super) fn take_addresses(&self, found: Addresses) {
+        let take = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(take) = &*take {
+            take(found);
+        }
     }
 
     pub(super) fn drop_commands(&self, commands: u64) {

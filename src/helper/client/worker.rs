@@ -255,6 +255,7 @@ impl Worker {
                     self.order(&Order::Incident(incident));
                 }
                 Item::Resolve(address) => self.order(&Order::Resolve(address)),
+                Item::LookUp(name) => self.order(&Order::LookUp(name)),
             }
         }
     }
@@ -346,6 +347,7 @@ impl Worker {
                 }
             }
             Message::Name { address, name } => self.journal.name_found(address, name),
+            Message::Addresses(found) => self.shared.take_addresses(found),
             Message::Notified(status) => self.shared.set_notified(status),
             Message::ListWanted => self.shared.list_wanted.store(true, Ordering::Relaxed),
             Message::Warning(text) => self.journal.notify(Notice::Warning(text)),

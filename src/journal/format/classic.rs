@@ -113,6 +113,15 @@ pub(super) fn lines(event: &Event) -> Vec<Line> {
         Notice::NeverBlock { entries } => {
             vec![format!("adminalert: {entries} addresses and networks are never blocked.")]
         }
+        Notice::AllowedName { name, added, removed } => [
+            (added, "is allowed now: never blocked by the name"),
+            (removed, "is not allowed any more by the name"),
+        ]
+        .into_iter()
+        .flat_map(|(list, what)| {
+            list.iter().map(move |address| format!("adminalert: {address} {what} {name}."))
+        })
+        .collect(),
         Notice::Response(response) => vec![respond(response)],
         Notice::ForeignChange { pid, program, remedy } => vec![format!(
             "securityalert: WARNING: {program} (process {pid}) changed the table inet portsentry: {remedy}"

@@ -9,6 +9,7 @@
 //! key; time and level are the log's own.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -77,6 +78,12 @@ pub(in crate::journal) fn facts(event: &Event) -> Vec<Fact> {
             vec![kind("shed"), ("packets", (*packets).into()), ("total", (*total).into())]
         }
         Notice::NeverBlock { entries } => vec![kind("never-block"), ("entries", (*entries).into())],
+        Notice::AllowedName { name, added, removed } => vec![
+            kind("allowed-name"),
+            ("name", name.as_str().into()),
+            ("added", addresses(added).into()),
+            ("removed", addresses(removed).into()),
+        ],
         Notice::Response(response) => respond(response, name(event)),
         Notice::ForeignChange { pid, program, remedy } => {
             vec![
@@ -342,6 +349,7 @@ reload-refused: findings
 lost: packets total
 shed: packets total
 never-block: entries
+allowed-name: name added removed
 foreign-change: pid program remedy
 command: address name command done status signal ended took output
 denied: address name line
@@ -356,6 +364,11 @@ error: message
 held-back: lines within message
 stopping: blocks_left
 message: module message";
+
+/// Addresses behind each other, as few as a name has.
+pub(super) fn addresses(list: &[IpAddr]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
 
 #[cfg(test)]
 mod tests {

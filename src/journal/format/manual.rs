@@ -125,9 +125,10 @@ fn place(notice: &Notice) -> usize {
         Notice::Control { .. } => 30,
         Notice::Engine(Report::Campaign { .. }) => 31,
         Notice::Response(Response::Notified { .. }) => 32,
+        Notice::AllowedName { .. } => 33,
     }
 }
-const PLACES: usize = 33;
+const PLACES: usize = 34;
 
 /// The entries of DIAGNOSTICS that are lines of the log, with their patterns.
 fn diagnostics() -> Vec<(Item, String)> {

@@ -156,6 +156,7 @@ pub(crate) fn level(event: &Event) -> Level {
         | Notice::Reloaded { .. }
         | Notice::Switched { .. }
         | Notice::Control { .. }
+        | Notice::AllowedName { .. }
         | Notice::Status(_)
         | Notice::Adopted { .. }
         | Notice::Restored { .. } => Level::Info,
@@ -436,6 +437,11 @@ pub(crate) mod samples {
             Notice::Lost { packets: 3, total: 7 },
             Notice::Shed { packets: 5, total: 9 },
             Notice::NeverBlock { entries: 5 },
+            Notice::AllowedName {
+                name: "office.example.net".into(),
+                added: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+                removed: vec!["192.0.2.9".parse().unwrap()],
+            },
             Notice::ForeignChange {
                 pid: 12,
                 program: "n\x1b[2Jft".into(),

@@ -79,6 +79,7 @@ event=reload-refused findings=\"a.yaml:1:2: no\\n  remedy: yes\"
 event=lost packets=3 total=7
 event=shed packets=5 total=9
 event=never-block entries=5
+event=allowed-name name=office.example.net added=\"192.0.2.7, 2001:db8::7\" removed=192.0.2.9
 event=foreign-change pid=12 program=\"n\\u001b[2Jft\" remedy=\"the table was restored\"
 event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=true status=0 ended=done took=0.012 output=paged
 event=command address=10.77.1.1 command=\"/bin/page 10.77.1.1 on call\" done=false status=3 ended=\"exit status 3\" took=0.012 output=\"no\\n\\u001b[31mcarrier\"

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
-    AllowRow, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys, EventStore,
-    Handler, HistoryRow, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal, Reply,
-    Request, Responses, Rights, RulesState, Server, Shown, Stamp, Standing, State, Status, Store,
-    Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
+    AllowRow, AllowedName, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys,
+    EventStore, Handler, HistoryRow, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal,
+    Reply, Request, Responses, Rights, RulesState, Server, Shown, Stamp, Standing, State, Status,
+    Store, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::helper::protocol::ChannelStatus;
@@ -290,6 +290,13 @@ impl Handler for FakeHandler {
                 decisions: Decisions::default(),
                 causes: Some(Causes { proven: 1, unproven: 1, order: 1, foreign: 0 }),
                 allowed: 5,
+                allowed_names: vec![AllowedName {
+                    name: "office.example.net".into(),
+                    addresses: vec![[192, 0, 2, 7].into()],
+                    resolved: Some(stamp(1_795_188_400)),
+                    error: None,
+                }],
+                allowed_interfaces: vec!["wg0".into()],
                 probes: 4711,
                 by_scan: std::collections::BTreeMap::new(),
                 lost: 1,
@@ -413,6 +420,7 @@ impl Handler for FakeHandler {
                     exempt_from: None,
                     touched: 3,
                     trigger: 2,
+                    interfaces: vec!["wg0".into()],
                     ports: ports.into_iter().enumerate().map(tested).collect(),
                 }))
                 .into()
@@ -444,16 +452,22 @@ impl Handler for FakeHandler {
             Request::AllowList {} => Reply::Allowed {
                 rows: vec![
                     AllowRow {
-                        address: target("192.0.2.1"),
-                        origin: "admins".into(),
                         last_seen: Some(stamp(1_795_188_400)),
+                        ..AllowRow::new(target("192.0.2.1"), "admins")
                     },
+                    AllowRow::new(target("127.0.0.0/8"), "allow"),
                     AllowRow {
-                        address: target("127.0.0.0/8"),
-                        origin: "allow".into(),
-                        last_seen: None,
+                        name: Some("office.example.net".into()),
+                        resolved: Some(stamp(1_795_188_400)),
+                        ..AllowRow::new(target("192.0.2.7"), "allow")
                     },
                 ],
+                names: vec![AllowedName {
+                    name: "vpn.example.net".into(),
+                    error: Some("there is no such name".into()),
+                    ..AllowedName::default()
+                }],
+                interfaces: vec!["wg0".into()],
             }
             .into(),
             Request::AllowAdd { address } => {

@@ -53,6 +53,9 @@ ERROR adminalert: ERROR:   remedy: yes
 WARN adminalert: WARNING: 3 packets lost between the kernel and PortSentry, 7 since the start.
 WARN adminalert: WARNING: 5 packets of unknown sources shed in a flood, 9 since the start.
 DEBUG adminalert: 5 addresses and networks are never blocked.
+INFO adminalert: 192.0.2.7 is allowed now: never blocked by the name office.example.net.
+INFO adminalert: 2001:db8::7 is allowed now: never blocked by the name office.example.net.
+INFO adminalert: 192.0.2.9 is not allowed any more by the name office.example.net.
 WARN securityalert: WARNING: n\\u{{1b}}[2Jft (process 12) changed the table inet portsentry: the table was restored
 INFO attackalert: External command run for host: 10.77.1.1 using command: \"/bin/page 10.77.1.1 on call\"
 ERROR attackalert: ERROR: External command for host: 10.77.1.1 failed (exit status 3): \"/bin/page 10.77.1.1 on call\"; it wrote: no\\n\\u{{1b}}[31mcarrier
