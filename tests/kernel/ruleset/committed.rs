@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use portsentry::config::{
-    CampaignAction, ClosedPorts, Config, Method, Mode, PortMode, PortSet, ProtocolAction,
-    UnprovenAction,
+    Allowance, Allowed, CampaignAction, ClosedPorts, Config, Method, Mode, PortMode, PortSet,
+    ProtocolAction, UnprovenAction,
 };
 use portsentry::nft::text::Form;
 use portsentry::nft::{Connection, QueueBy};
@@ -78,6 +78,16 @@ fn named() -> Vec<(&'static str, Config)> {
         (
             "interfaces",
             with(|config| config.interfaces = vec!["eth0".to_owned(), "wlan0".to_owned()]),
+        ),
+        (
+            "allowed-interfaces",
+            with(|config| {
+                let allowed = |name: &str, silent| Allowed {
+                    what: Allowance::Interface(name.to_owned()),
+                    silent,
+                };
+                config.allow.extend([allowed("wg0", false), allowed("lab0", true)]);
+            }),
         ),
         (
             "nothing-watched",

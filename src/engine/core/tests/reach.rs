@@ -144,5 +144,5 @@ fn a_scan_over_an_allowed_interface_is_reported_once_and_is_no_evidence() {
     bench.syn(SCANNER, 1..=2);
     assert_eq!((bench.orders.len(), bench.engine.blocks().count()), (0, 0));
     bench.syn(SCANNER, 3..=9);
-    assert!(bench.orders.len() > 0);
+    assert!(!bench.orders.is_empty());
 }
