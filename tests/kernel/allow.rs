@@ -289,3 +289,23 @@ fn nothing_is_blocked_over_an_allowed_interface_and_blocks_elsewhere_hold() {
         }
     }
 }
+
+// P1
+#[test]
+fn no_decoy_answers_over_an_allowed_interface() {
+    if missing(TOOLS).is_some() {
+        return;
+    }
+    let scene = Scene::new();
+    scene.hosts.host.join(&scene.hosts.scanner, VPN, &["10.69.2.100/24"], &["10.69.2.2/24"]);
+    let decoys = "tcp: { mode: connect, ports: 1-60 }";
+    let yaml = format!("{decoys}\nallow: [{{interface: {VPN}}}]");
+    let daemon = Daemon::start(&scene.hosts.host, &yaml);
+    let found = scene.hosts.nmap(&["-e", VPN, "-sT", "-p1-60", "10.69.2.100"]);
+    assert!(found.contains("60 closed") || found.contains("All 60"), "{found}");
+    assert!(!found.contains("open"), "{found}");
+    daemon.wait_for_log("Host 10.69.2.2 was not blocked: it came over an allowed interface");
+    assert_eq!(daemon.blocked(), Vec::<String>::new());
+    let elsewhere = scene.hosts.nmap(&["-e", "scan0", "-sT", "-p7", &scene.hosts.target]);
+    assert!(elsewhere.contains("7/tcp open"), "{elsewhere}");
+}
