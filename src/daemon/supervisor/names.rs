@@ -36,9 +36,11 @@ impl Supervisor {
     /// Takes what the resolver says of a DNS name: an address that joins it is exempt at once.
     pub(super) fn take_addresses(&mut self, found: Addresses) {
         let name = found.name.clone();
+        let complaints = self.guard.names.complaints();
         let changed = self.guard.names.answered(found, Timestamp::now());
-        // Complaints come and go with any answer.
-        let protected = self.protect();
+        // Most answers change nothing, and to gather the list asks the kernel for routes and sockets.
+        let is_news = changed.is_some() || self.guard.names.complaints() != complaints;
+        let protected = if is_news { self.protect() } else { Ok(()) };
         self.show_names();
         match (protected, changed) {
             (Ok(()), Some(Changed { added, removed })) => {
