@@ -542,6 +542,7 @@ fn the_files_are_where_the_configuration_has_them() {
         config.ignore_file.unwrap(),
         config.history_file.unwrap(),
         config.state_dir.join("allowed"),
+        config.state_dir.join("allowed-names"),
         config.state_dir.join(portsentry::store::FILE),
         config.state_dir.join(portsentry::store::COPY),
         config.state_dir.join(portsentry::store::events::FILE),
