@@ -26,7 +26,7 @@ mod rules;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -46,6 +46,7 @@ use crate::config::{self, Config};
 use crate::engine::{MonoTime, Policy};
 use crate::errors::error_chain;
 use crate::journal::error_document::ErrorDocument;
+use crate::sys::terminal::Progress;
 use crate::wire;
 
 /// The word of the command line.
@@ -62,9 +63,8 @@ const EX_SOFTWARE: u8 = 70;
 /// The configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
-/// Bytes of input from which on a terminal shows the progress, and after which it is shown once more.
+/// Bytes of input, of all passes, from which on a terminal shows the progress.
 const PROGRESS_FROM: u64 = 100_000_000;
-const PROGRESS_EVERY: u64 = 20_000_000;
 
 /// Why there is no report: an exit status, and words for the administrator.
 struct Failure(u8, String);
@@ -271,41 +271,22 @@ impl Input {
     }
 }
 
-/// Shows on a terminal how much of a long replay is done.
-struct Progress {
-    total: u64,
+/// Shows how much of all passes over all files is done.
+struct Passes {
+    progress: Progress,
+    /// Bytes of the files before.
     done: u64,
-    shown: u64,
-    is_shown: bool,
 }
 
-impl Progress {
+impl Passes {
     fn new(inputs: &[Input], passes: u64) -> Self {
         let total = inputs.iter().map(|input| input.bytes).sum::<u64>().saturating_mul(passes);
-        let is_shown = total >= PROGRESS_FROM && io::stderr().is_terminal();
-        Self { total, done: 0, shown: 0, is_shown }
-    }
-
-    fn at(&mut self, offset: u64) {
-        let done = self.done.saturating_add(offset);
-        if self.is_shown && done >= self.shown.saturating_add(PROGRESS_EVERY) {
-            self.shown = done;
-            let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
-            let _ = write!(io::stderr(), "\r{percent:3} %");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if self.shown > 0 {
-            let _ = write!(io::stderr(), "\r     \r");
-        }
+        Self { progress: Progress::new(total, PROGRESS_FROM), done: 0 }
     }
 }
 
 /// Hands out all packets of all files in order, and notes what the files hold.
-fn pass(inputs: &mut [Input], progress: &mut Progress, mut each: impl FnMut(&Packet<'_>)) {
+fn pass(inputs: &mut [Input], passes: &mut Passes, mut each: impl FnMut(&Packet<'_>)) {
     for input in inputs {
         let Ok(mut reader) = input.place.reader(input.bytes) else { continue };
         input.link_types.clear();
@@ -323,11 +304,11 @@ fn pass(inputs: &mut [Input], progress: &mut Progress, mut each: impl FnMut(&Pac
                 }
             }
             if reader.packets().is_multiple_of(4096) {
-                progress.at(reader.offset());
+                passes.progress.at(passes.done.saturating_add(reader.offset()));
             }
         }
         input.packets = reader.packets();
-        progress.done = progress.done.saturating_add(input.bytes);
+        passes.done = passes.done.saturating_add(input.bytes);
     }
 }
 
@@ -340,10 +321,10 @@ fn replay<'a>(
     events: Option<&'a mut dyn Write>,
 ) -> Outcome<'a> {
     let is_guess = options.local.is_empty();
-    let mut progress = Progress::new(&inputs, if is_guess { 3 } else { 2 });
+    let mut passes = Passes::new(&inputs, if is_guess { 3 } else { 2 });
     let locals = if is_guess {
         let mut guess = Guess::default();
-        pass(&mut inputs, &mut progress, |packet| {
+        pass(&mut inputs, &mut passes, |packet| {
             if let Content::Ip(frame) = link::content(packet.link_type, packet.data)
                 && let Ok(parsed) = wire::parse(frame.ip)
             {
@@ -357,7 +338,7 @@ fn replay<'a>(
 
     let mut learned = Learned::default();
     let mut clock = Clock::default();
-    pass(&mut inputs, &mut progress, |packet| {
+    pass(&mut inputs, &mut passes, |packet| {
         let now = clock.advance(packet.at);
         learned.end = now;
         if let Content::Ip(frame) = link::content(packet.link_type, packet.data)
@@ -377,13 +358,13 @@ fn replay<'a>(
     let mut counts = Counts::default();
     let mut rules = Rules::new(config, policy, &locals, &learned, options.answer_within);
     let mut fragments = Fragments::default();
-    pass(&mut inputs, &mut progress, |packet| {
+    pass(&mut inputs, &mut passes, |packet| {
         counts.packets += 1;
         let now = detected.clock.advance(packet.at);
         rules.run_until(now, &mut detected);
         evaluate(now, packet, &locals, &mut fragments, &mut rules, &mut counts, &mut detected);
     });
-    drop(progress);
+    drop(passes);
     rules.run_out(detected.clock.now(), &mut detected);
     detected.finish();
     let (skipped, probes) = (rules.skipped, rules.probes);
