@@ -9,7 +9,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use crate::control::{AllowRow, BlockRow, HistoryRow, Observed, Status, Tested, WouldBeRow};
+use crate::control::{
+    AllowRow, BlockRow, HistoryRow, ListRow, Loaded, Observed, Status, Tested, WouldBeRow,
+};
 use crate::ctl::diagnostics::Diagnostic;
 use crate::ctl::run::Document;
 use crate::ctl::several::Wrong;
@@ -163,7 +165,9 @@ fn fact(key: &str) -> Value {
         "timeout" | "dropped" | "passed" | "confirm_within" | "on_within" | "pid" | "status"
         | "signal" => or_null(json!({ "type": "integer" })),
         "took" => json!({ "type": "number", "minimum": 0 }),
-        "name" | "port" | "not_blocked" | "program" | "why" | "user" | "login" => or_null(text()),
+        "name" | "port" | "not_blocked" | "program" | "why" | "user" | "login" | "list" => {
+            or_null(text())
+        }
         _ => text(),
     }
 }
@@ -282,9 +286,11 @@ fn replay() -> Value {
 }
 
 /// What `block` and `unblock` of several print.
-fn several(done: &'static str) -> Value {
+fn several(done: &'static str, more: Vec<(&'static str, Value)>) -> Value {
     let mut refused = of::<Vec<Wrong>>();
-    let keys = vec![("message", text()), (done, count()), ("refused", refused["items"].take())];
+    let mut keys = vec![("message", text()), (done, count())];
+    keys.push(("refused", refused["items"].take()));
+    keys.extend(more);
     let mut schema = object(keys);
     schema["properties"]["refused"] = array(schema["properties"]["refused"].take());
     schema["$defs"] = refused["$defs"].take();
@@ -313,10 +319,15 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
         ("show", "portsentryctl --json show", with_history(of::<Document<'static>>())),
         ("test", "portsentryctl --json test", of::<Tested>()),
         ("history", "portsentryctl --json history", with_history(of::<Vec<HistoryRow>>())),
+        ("lists", "portsentryctl --json lists", of::<Vec<ListRow>>()),
         ("allow-list", "portsentryctl --json allow list", of::<Vec<AllowRow>>()),
         ("observe-report", "portsentryctl --json observe report", of::<Observed>()),
-        ("block", "portsentryctl --json block, of several", several("blocked")),
-        ("unblock", "portsentryctl --json unblock, of several", several("unblocked")),
+        (
+            "block",
+            "portsentryctl --json block, of several",
+            several("blocked", vec![("list", or_null(of::<Loaded>()))]),
+        ),
+        ("unblock", "portsentryctl --json unblock, of several", several("unblocked", Vec::new())),
         (
             "change",
             "portsentryctl --json, of what changes one thing",

@@ -40,6 +40,9 @@ _portsentryctl() {
             portsentryctl,list)
                 cmd="portsentryctl__subcmd__list"
                 ;;
+            portsentryctl,lists)
+                cmd="portsentryctl__subcmd__lists"
+                ;;
             portsentryctl,metrics)
                 cmd="portsentryctl__subcmd__metrics"
                 ;;
@@ -133,6 +136,9 @@ _portsentryctl() {
             portsentryctl__subcmd__help,list)
                 cmd="portsentryctl__subcmd__help__subcmd__list"
                 ;;
+            portsentryctl__subcmd__help,lists)
+                cmd="portsentryctl__subcmd__help__subcmd__lists"
+                ;;
             portsentryctl__subcmd__help,metrics)
                 cmd="portsentryctl__subcmd__help__subcmd__metrics"
                 ;;
@@ -209,7 +215,7 @@ _portsentryctl() {
 
     case "${cmd}" in
         portsentryctl)
-            opts="-h -V --json --socket --no-pager --help --version status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch top help"
+            opts="-h -V --json --socket --no-pager --help --version status metrics list show test block unblock lists allow history report rules check import test-response reload enforce observe off pause on watch top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -369,13 +375,17 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__block)
-            opts="-h --from --for --reason --force --json --socket --no-pager --help"
+            opts="-h --from --list --add --for --reason --force --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --list)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -439,7 +449,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help)
-            opts="status metrics list show test block unblock allow history report rules check import test-response reload enforce observe off pause on watch top help"
+            opts="status metrics list show test block unblock lists allow history report rules check import test-response reload enforce observe off pause on watch top help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -593,6 +603,20 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__help__subcmd__lists)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -907,7 +931,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__list)
-            opts="-h --would-be --proven --slowed --since --net --sort --limit --json --socket --no-pager --help"
+            opts="-h --would-be --proven --slowed --since --net --sort --list --limit --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -925,10 +949,32 @@ _portsentryctl() {
                     COMPREPLY=($(compgen -W "packets since until address" -- "${cur}"))
                     return 0
                     ;;
+                --list)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        portsentryctl__subcmd__lists)
+            opts="-h --json --socket --no-pager --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1251,12 +1297,16 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__unblock)
-            opts="-h --all --yes --json --socket --no-pager --help"
+            opts="-h --all --list --yes --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --list)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::config::classic::Modes;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::protocol::{REASON_MAX, Target};
+use crate::engine::ListName;
 use crate::journal::record::{Effect, KINDS};
 use crate::probe::{Port, ScanKind};
 
@@ -83,6 +84,13 @@ pub enum Command {
         /// Also those in a file, one a line; `-`: standard input. What follows # or ; is a comment.
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
+        /// Put them on this list: what was on it and is in FILE no longer is unblocked, the others
+        /// get the new end.
+        #[arg(long, value_name = "LIST", requires = "from")]
+        list: Option<ListName>,
+        /// Let what is on the list and not in FILE stay on it.
+        #[arg(long, requires = "list")]
+        add: bool,
         /// Duration: 30s, 2h, "1day 12h"; 0: permanent. Without it, the configured duration.
         #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
         time: Option<Duration>,
@@ -93,18 +101,23 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Unblock addresses or networks, or everything.
+    /// Unblock addresses or networks, what is on a list, or everything.
     Unblock {
         /// The addresses or networks.
-        #[arg(value_name = "ADDR|NET", required_unless_present = "all", conflicts_with = "all")]
+        #[arg(value_name = "ADDR|NET", required_unless_present = "many", conflicts_with = "many")]
         addresses: Vec<Target>,
         /// Unblock everything; asks first on a terminal.
-        #[arg(long)]
+        #[arg(long, group = "many")]
         all: bool,
+        /// Unblock what is on this list; asks first on a terminal.
+        #[arg(long, value_name = "LIST", group = "many")]
+        list: Option<ListName>,
         /// Do not ask.
-        #[arg(long, requires = "all")]
+        #[arg(long, requires = "many")]
         yes: bool,
     },
+    /// List the lists that `block --list` blocked: their names, blocks and ends.
+    Lists,
     /// List or change the addresses and networks that are never blocked.
     Allow {
         /// What to do with them.
@@ -169,7 +182,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Default, Args)]
 pub struct List {
     /// What observe mode would have blocked or slowed, instead.
-    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "sort", "limit"])]
+    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "list", "sort", "limit"])]
     pub would_be: bool,
     /// Only sources of scans whose address is proven.
     #[arg(long)]
@@ -186,6 +199,9 @@ pub struct List {
     /// The most packets first, the newest, the next to end, or by address.
     #[arg(long, value_name = "KEY")]
     pub sort: Option<Sort>,
+    /// Only what `block --list` blocked with this list.
+    #[arg(long, value_name = "LIST")]
+    pub list: Option<ListName>,
     /// The first N only.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -422,6 +438,19 @@ mod tests {
         assert!(read("portsentryctl unblock").is_err());
         assert!(read("portsentryctl unblock --all 192.0.2.1").is_err());
         assert!(read("portsentryctl unblock example.org").is_err());
+        assert!(read("portsentryctl unblock --list scanners --yes").is_ok());
+        assert!(read("portsentryctl unblock --list scanners --all").is_err());
+        assert!(read("portsentryctl unblock --list scanners 192.0.2.1").is_err());
+        assert!(read("portsentryctl unblock --list Scanners").is_err());
+        assert!(read("portsentryctl unblock --yes").is_err());
+    }
+
+    #[test]
+    fn a_list_comes_from_a_file() {
+        assert!(read("portsentryctl block --from - --list scanners --add").is_ok());
+        for wrong in ["192.0.2.1 --list scanners", "--from - --add", "--from - --list a/b"] {
+            assert!(read(&format!("portsentryctl block {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ impl List {
             slowed: self.slowed,
             since: self.since.map(Stamp),
             net: self.net,
+            list: self.list.clone(),
             sort,
             limit: self.limit,
         }))

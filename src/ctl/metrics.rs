@@ -210,6 +210,13 @@ fn blocks(metrics: &mut Metrics, status: &Status) {
             ],
         );
     }
+    // Bounded: see engine::LISTS_MAX.
+    metrics.gauges(
+        "list_blocks",
+        "Blocks in force of each named list",
+        "list",
+        status.lists.iter().map(|row| (row.name.as_str(), row.blocks)),
+    );
     metrics.gauge("blocks_limit", "The most blocks that there may be", status.blocked_most);
     metrics.gauge(
         "blocks_not_in_force",

@@ -19,6 +19,7 @@ use crate::control::protocol::{
     HistoryRow, Kind, Past, PortName, Reply, Request, Shown, Stamp, Status, Target,
 };
 use crate::ctl::Zone;
+use crate::engine::ListName;
 use crate::journal::format::printable_lines;
 use crate::journal::typed;
 
@@ -60,10 +61,11 @@ pub(super) fn run(
             address: *address,
             ports: ports.iter().copied().map(PortName).collect(),
         },
-        Command::Block { addresses, from, time, reason, force } => {
+        Command::Block { addresses, from, list, add, time, reason, force } => {
             let seconds = time.as_ref().map(Duration::as_secs);
             let ([address], None) = (addresses.as_slice(), from) else {
-                let options = several::Options { seconds, reason, force: *force };
+                let (list, add, force) = (list.as_ref(), *add, *force);
+                let options = several::Options { seconds, reason, list, add, force };
                 return several::block(arguments, addresses, from.as_deref(), options, out, err);
             };
             if !*force && session::peer().is_some_and(|peer| address.network().contains(&peer)) {
@@ -75,15 +77,20 @@ pub(super) fn run(
         Command::Unblock { addresses, .. } if addresses.len() > 1 => {
             return several::unblock(arguments, addresses, out, err);
         }
-        Command::Unblock { addresses, yes, .. } => match addresses.first() {
+        Command::Unblock { addresses, list, yes, .. } => match addresses.first() {
             Some(address) => Request::Unblock { address: *address },
             None => {
-                if !*yes && !confirmed(arguments, err)? {
+                if !*yes && !confirmed(arguments, list.as_ref(), err)? {
                     return Err(Failure::NotConfirmed);
+                }
+                if let Some(message) = several::unblock_many(arguments, list.as_ref())? {
+                    lines(out, json, "message", &message)?;
+                    return Ok(status::DONE);
                 }
                 Request::UnblockAll {}
             }
         },
+        Command::Lists => Request::Lists {},
         Command::Allow { command: AllowCommand::List } => Request::AllowList {},
         Command::Allow { command: AllowCommand::Add { address } } => {
             Request::AllowAdd { address: *address }
@@ -147,6 +154,9 @@ pub(super) fn run(
                 allowed::others(out, &names, &interfaces)
             })?
         }
+        (Request::Lists {}, Reply::Lists { rows }) => {
+            print(out, json, &rows, |out| show::lists(out, &rows, zone))?
+        }
         (Request::Rules {}, Reply::Rules { text }) => lines(out, json, "rules", &text)?,
         (Request::Watch {}, Reply::Watching {}) => {
             return watch::run(client, &arguments.socket, json, (out, err), zone);
@@ -200,15 +210,25 @@ fn figures(
     Ok(status::DONE)
 }
 
-/// Asks whether everything is to be unblocked, where a person can answer.
-fn confirmed(arguments: &Arguments, err: &mut dyn Write) -> Result<bool, Failure> {
+/// Asks whether a list, or everything, is to be unblocked, where a person can answer.
+fn confirmed(
+    arguments: &Arguments,
+    list: Option<&ListName>,
+    err: &mut dyn Write,
+) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(true);
     }
     let status = status_of(&arguments.socket)?;
-    let blocks = show::count(status.blocked, "block");
-    let slowed = show::count(status.slowed, "slowed source");
-    write!(err, "End {blocks} and release {slowed}? [y/N] ")?;
+    if let Some(list) = list {
+        let row = status.lists.iter().find(|row| row.name == list.as_str());
+        let blocks = show::count(row.map_or(0, |row| row.blocks), "block");
+        write!(err, "End {blocks} of the list {list}? [y/N] ")?;
+    } else {
+        let blocks = show::count(status.blocked, "block");
+        let slowed = show::count(status.slowed, "slowed source");
+        write!(err, "End {blocks} and release {slowed}? [y/N] ")?;
+    }
     err.flush()?;
     let mut answer = String::new();
     io::stdin().lock().take(ANSWER_BYTES_MAX).read_line(&mut answer)?;

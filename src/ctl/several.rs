@@ -4,31 +4,35 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::Arguments;
 use super::failure::{Failure, own_session};
-use super::run::document;
+use super::run::{document, status_of};
 use super::{session, status};
 use crate::control::client::Client;
 use crate::control::protocol::{NotDone, Reply, Request, Several, TARGETS_MAX, Target};
+use crate::engine::ListName;
 use crate::journal::error_document::ErrorDocument;
 use crate::journal::format::printable;
+use crate::sys::terminal::Progress;
 
 /// Bytes of a line of a file that are read: no address is so long, and the rest is passed over.
 const LINE_MAX: u64 = 4096;
 
 /// From so many on, a terminal shows the progress.
-const SHOWN_FROM: usize = 5000;
+const SHOWN_FROM: u64 = 5000;
 
 /// The options of `block`.
 pub(super) struct Options<'a> {
     pub(super) seconds: Option<u64>,
     pub(super) reason: &'a str,
+    pub(super) list: Option<&'a ListName>,
+    pub(super) add: bool,
     pub(super) force: bool,
 }
 
@@ -141,7 +145,7 @@ pub(super) fn block(
     arguments: &Arguments,
     addresses: &[Target],
     from: Option<&Path>,
-    Options { seconds, reason, force }: Options<'_>,
+    Options { seconds, reason, list, add, force }: Options<'_>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, Failure> {
@@ -154,25 +158,31 @@ pub(super) fn block(
         wanted.spare_session();
     }
     let all = std::mem::take(&mut wanted.targets);
+    if let (Some(list), true) = (list, all.is_empty()) {
+        // A download that failed must not unblock all of it.
+        let message = format!("the list {list} stays as it is: there is no address for it");
+        let remedy = format!("\"portsentryctl unblock --list {list}\" ends it");
+        return Err(Failure::File(status::NO, message, remedy));
+    }
     let mut client = Client::connect(&arguments.socket)?;
     let mut message = "nothing is to be blocked".to_owned();
-    let mut blocked = 0;
-    let is_shown = all.len() >= SHOWN_FROM && io::stderr().is_terminal();
+    let (mut blocked, mut loaded) = (0, None);
+    let mut progress = Progress::new(all.len() as u64, SHOWN_FROM);
     for (part, targets) in all.chunks(TARGETS_MAX).enumerate() {
-        if is_shown {
-            write!(err, "\r{} of {}", part * TARGETS_MAX, all.len())?;
-            err.flush()?;
-        }
+        progress.at((part * TARGETS_MAX) as u64);
         let request = Request::BlockSeveral(Box::new(Several {
             targets: targets.iter().map(|(target, _)| *target).collect(),
             seconds,
             reason: reason.to_owned(),
             force,
+            list: list.cloned(),
+            add,
             more: (part + 1) * TARGETS_MAX < all.len(),
         }));
-        let Reply::Several { message: last, refused } = client.ask(&request)? else {
+        let Reply::Several { message: last, refused, list } = client.ask(&request)? else {
             return Err(Failure::Answer);
         };
+        loaded = list;
         blocked += targets.len() - refused.len().min(targets.len());
         for NotDone { at, message, remedy } in refused {
             let one = usize::try_from(at).ok().and_then(|at| targets.get(at));
@@ -183,11 +193,10 @@ pub(super) fn block(
             message = last;
         }
     }
-    if is_shown {
-        // The line is for what follows.
-        write!(err, "\r{:30}\r", "")?;
-    }
-    finish(arguments, ("blocked", blocked), message, wanted.wrong, out, err)
+    // Its line is for what follows.
+    drop(progress);
+    let more = [("list", json!(loaded))];
+    finish(arguments, ("blocked", blocked), message, more, wanted.wrong, (out, err))
 }
 
 /// Unblocks several, one after the other.
@@ -213,22 +222,58 @@ pub(super) fn unblock(
             Err(error) => return Err(error.into()),
         }
     }
-    finish(arguments, ("unblocked", done), messages.join("\n"), wanted.wrong, out, err)
+    finish(arguments, ("unblocked", done), messages.join("\n"), [], wanted.wrong, (out, err))
 }
 
-/// Prints what was done and what was not.
-fn finish(
+/// Unblocks a list, or everything if that is much, in parts; `None`: it is little, and one request
+/// does. Returns what was done, for people.
+pub(super) fn unblock_many(
+    arguments: &Arguments,
+    list: Option<&ListName>,
+) -> Result<Option<String>, Failure> {
+    let status = status_of(&arguments.socket)?;
+    let total = match list {
+        Some(list) => {
+            let row = status.lists.iter().find(|row| row.name == list.as_str());
+            row.map_or(0, |row| row.blocks)
+        }
+        None if status.blocked < SHOWN_FROM => return Ok(None),
+        None => status.blocked,
+    };
+    let mut client = Client::connect(&arguments.socket)?;
+    let mut progress = Progress::new(total, SHOWN_FROM);
+    let (mut done, mut from) = (0, None);
+    loop {
+        let request = Request::UnblockPart { list: list.cloned(), from };
+        let Reply::Lifted { message, lifted, next } = client.ask(&request)? else {
+            return Err(Failure::Answer);
+        };
+        done += lifted;
+        progress.at(done);
+        if next.is_none() {
+            return Ok(Some(message));
+        }
+        from = next;
+    }
+}
+
+/// Prints what was done and what was not; `more`: further keys of the document.
+fn finish<const N: usize>(
     arguments: &Arguments,
     (done, count): (&str, usize),
     message: String,
+    more: [(&str, Value); N],
     mut wrong: Vec<Wrong>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
+    (out, err): (&mut dyn Write, &mut dyn Write),
 ) -> Result<u8, Failure> {
     wrong.sort_by_key(|wrong| wrong.line);
     let code = if wrong.is_empty() { status::DONE } else { status::NO };
     if arguments.json {
-        document(out, &json!({ "message": message, done: count, "refused": wrong }))?;
+        let mut whole = json!({ "message": message, done: count, "refused": wrong });
+        if let Value::Object(whole) = &mut whole {
+            whole.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
+        }
+        document(out, &whole)?;
     } else if !message.is_empty() {
         writeln!(out, "{}", crate::journal::format::printable_lines(&message))?;
     }

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::allowed::because;
 use super::table::{Align, Table};
 use crate::control::protocol::{
-    AllowRow, BlockRow, Cause, HistoryRow, Outcome, PortName, PortUse, Proof, Shown, Stamp,
-    Standing, State, Target, Tested, TestedPort,
+    AllowRow, BlockRow, Cause, HistoryRow, ListRow, Outcome, PortName, PortUse, Proof, Shown,
+    Stamp, Standing, State, Target, Tested, TestedPort,
 };
 use crate::journal::format::{duration, offset, printable};
 use crate::journal::record::UNKNOWN_END;
@@ -339,6 +339,22 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
         pair(out, "so far", &count(shown.blocks_before, "block"))?;
     }
     Ok(())
+}
+
+/// The table of named lists.
+pub(super) fn lists(out: &mut dyn Write, rows: &[ListRow], zone: &Zone) -> io::Result<()> {
+    let columns = [
+        ("LIST", Align::Left),
+        ("BLOCKS", Align::Right),
+        ("ENDS IN", Align::Right),
+        ("END", Align::Left),
+    ];
+    let mut table = Table::new(columns, "No list has a block.");
+    for row in rows {
+        let end = zone.stamp(row.until);
+        table.row(out, [row.name.clone(), row.blocks.to_string(), ends_in(row.expires_in), end])?;
+    }
+    table.end(out)
 }
 
 /// The history table.

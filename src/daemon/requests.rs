@@ -18,7 +18,7 @@ use super::allowed_names::NameView;
 use super::listing::{Listing, network_rows};
 use super::observed::Familiar;
 use super::protected::ProtectionReason;
-use super::rows::{campaign_rows, details, kernel, row, slowed_rows, time_of_day};
+use super::rows::{campaign_rows, details, kernel, list_rows, row, slowed_rows, time_of_day};
 use super::status;
 use super::supervisor::Order;
 use super::view::{SharedView, View};
@@ -63,6 +63,8 @@ impl Handler for RequestHandler {
     fn handle(&mut self, request: Request, caller: Caller, _: &Cancelled) -> Answer {
         if let Request::BlockSeveral(order) = request {
             self.block_several(caller, *order).map(Answer::from)
+        } else if let Request::UnblockPart { list, from } = &request {
+            self.unblock_part(caller, &request, list.as_ref(), *from).map(Answer::from)
         } else if request.changes() {
             let (at, about, command) = (Timestamp::now(), about(&request), request.to_string());
             let testing = (request == Request::TestResponse {}).then(|| self.testing());
@@ -107,6 +109,9 @@ impl RequestHandler {
         Ok(match request {
             Request::Status {} => Reply::Status(Box::new(self.status()?)).into(),
             Request::List(selection) => self.list(*selection)?,
+            Request::Lists {} => {
+                Reply::Lists { rows: list_rows(&self.packets.ask(Command::Status)?.engine) }.into()
+            }
             Request::Observed {} => Reply::Observed(Box::new(self.observed()?)).into(),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Test { address, ports } => {

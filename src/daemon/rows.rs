@@ -8,11 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::CampaignAction;
 use crate::control::{
-    BlockRow, CampaignFigures, Cause, Kind, Proof, Refusal, Stamp, State, Target,
+    BlockRow, CampaignFigures, Cause, Kind, ListRow, Proof, Refusal, Stamp, State, Target,
 };
 use crate::enforce::{Placement, slowed_packets};
 use crate::engine::{
-    CampaignView, MonoTime, ProofView, Reason, Shared, SlowedPackets, SlowedView, Source,
+    self, CampaignView, ListView, MonoTime, ProofView, Reason, Shared, SlowedPackets, SlowedView,
+    Source,
 };
 use crate::errors::error_chain;
 use crate::nft::{Connection, ElementInfo};
@@ -78,6 +79,7 @@ fn line(address: Target, state: State, reason: &Reason, text: String) -> BlockRo
         renewals: 0,
         exempt: Vec::new(),
         campaign: None,
+        list: reason.list().map(|list| list.as_str().to_owned()),
     }
 }
 
@@ -179,6 +181,7 @@ pub(super) fn campaign_row((view, action): &(CampaignView, CampaignAction)) -> B
         passed: None,
         renewals: 0,
         exempt: Vec::new(),
+        list: None,
         campaign: Some(CampaignFigures {
             program,
             sources: view.sources,
@@ -207,6 +210,22 @@ pub(super) fn network_row(block: &Block, packets: Option<u64>) -> BlockRow {
     }
 }
 
+/// The named lists with a block in force, by name.
+pub(super) fn list_rows(figures: &engine::Status) -> Vec<ListRow> {
+    let row = |list: &ListView| {
+        let left = list.end.map(|end| end.since(clock::now()));
+        ListRow {
+            name: list.name.as_str().to_owned(),
+            blocks: list.blocks as u64,
+            until: left.map(ahead),
+            expires_in: left.map(|left| left.as_secs()),
+        }
+    };
+    let mut rows: Vec<ListRow> = figures.lists.iter().map(row).collect();
+    rows.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    rows
+}
+
 /// A moment of the past as a time of day.
 pub(super) fn time_of_day(moment: MonoTime) -> Stamp {
     Stamp(ago(clock::now().since(moment)))
@@ -221,7 +240,7 @@ fn cause(reason: &Reason) -> Cause {
     match reason {
         Reason::Scan { proven: true, .. } => Cause::Proven,
         Reason::Scan { proven: false, .. } => Cause::Unproven,
-        Reason::Manual(_) => Cause::Order,
+        Reason::Manual(_) | Reason::Listed(_) => Cause::Order,
         Reason::Foreign(_) => Cause::Foreign,
     }
 }

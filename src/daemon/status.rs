@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::requests::{allowed_interfaces, allowed_names};
-use super::rows::time_ahead;
+use super::rows::{list_rows, time_ahead};
 use super::view::{SharedView, View};
 use crate::config::{Config, Keyword, Method, Mode, PortMode, PortSet, Protocol};
 use crate::control::{
@@ -147,6 +147,7 @@ impl Sources {
             not_in_force: figures.refused as u64,
             decisions: decisions(&figures.engine),
             causes: None,
+            lists: list_rows(&figures.engine),
             slowed: figures.engine.slowed as u64,
             allowed: view.protected.len() as u64,
             allowed_names: allowed_names(&view),

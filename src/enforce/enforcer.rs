@@ -433,38 +433,6 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         }
     }
 
-    /// Blocks many for the administrator, together. Returns the places of those that are not
-    /// blocked, and why.
-    pub fn block_several(
-        &mut self,
-        now: MonoTime,
-        sources: &[Source],
-        timeout: Option<Duration>,
-        text: &str,
-    ) -> Vec<(usize, BlockError)> {
-        self.settle(now);
-        self.refusal = None;
-        let mut refused = Vec::new();
-        for (at, source) in sources.iter().enumerate() {
-            if let Err(why) = self.engine.block(now, *source, timeout, text, &mut self.actions) {
-                refused.push((at, BlockError::Refused(why)));
-            }
-        }
-        self.perform(now);
-        // The kernel's last refusal stands for all of them.
-        if let Some((last, error)) = self.refusal.take() {
-            let stays = |source: &Source| self.engine.blocked(*source).is_some();
-            let places: Vec<usize> = refused.iter().map(|(at, _)| *at).collect();
-            let missing = sources.iter().enumerate().filter(|(at, source)| {
-                places.binary_search(at).is_err() && (!stays(source) || **source == last)
-            });
-            refused.extend(missing.map(|(at, source)| {
-                (at, BlockError::Kernel { error: error.clone(), stays: stays(source) })
-            }));
-        }
-        refused
-    }
-
     /// Lets no address of `target` be blocked: see [`Engine::unblock_within`]. A hold ends as well.
     ///
     /// # Errors

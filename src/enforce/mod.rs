@@ -13,7 +13,7 @@
 //! * `reconcile`: wanted, present and origin give steps: pure. `enforcer`: carries steps and the
 //!   engine's actions out, by the `executor`.
 //! * `start`: rules and blocks as a whole. `backlog`: what follows in pieces. `exempt`: the
-//!   never-block list in the kernel. `services`: the ports of services there.
+//!   never-block list in the kernel. `many`: several blocks and named lists. `services`: the ports of services there.
 //! * `repair`: what other programs did, from notifications (`change`) and from reading; `drift` is
 //!   its state, `fight` tells when they do it again and again.
 //! * `kernel`: what all this needs of nf_tables. [`view`]: the sets as lists show them.
@@ -30,6 +30,7 @@ mod executor;
 mod exempt;
 mod fight;
 mod kernel;
+mod many;
 mod networks;
 mod reconcile;
 mod repair;
@@ -43,6 +44,7 @@ pub use drift::{Drift, Repairs};
 pub use element::{BLOCKED, HOSTS, Place, Placement};
 pub use enforcer::{BlockError, Enforcer, Hold, Observer, UnblockedAll};
 pub use kernel::{Author, Dump, Kernel, News, Nftables, Wanted};
+pub use many::{LiftedPart, ManyReason, Several};
 pub use services::Services;
 pub use start::{Earlier, InForce};
 pub(crate) use start::{former_group, is_foreign};

@@ -18,6 +18,7 @@
 mod outcomes;
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -27,8 +28,9 @@ use ipnet::IpNet;
 use super::entry::{
     Adopted, BlockView, CHECK_EVERY, Entry, Exempt, Order, Pending, Renewal, State, view,
 };
+use super::lists::Lists;
 use super::timers::Timers;
-use super::{Action, Ending, MonoTime, Reason, Report, Source};
+use super::{Action, Ending, ListName, Listed, MonoTime, Reason, Report, Source};
 
 /// Retry interval when the kernel refuses to lift the block of a never-block address.
 const LIFT_RETRY: Duration = Duration::from_secs(10);
@@ -80,6 +82,7 @@ pub(super) struct Blocks {
     index: HashTable<u32>,
     hasher: FixedState,
     timers: Timers,
+    pub(super) lists: Lists,
     in_force: usize,
     done: Totals,
 }
@@ -92,6 +95,7 @@ impl Blocks {
             index: HashTable::with_capacity(INDEX_CAPACITY),
             hasher: FixedState::with_seed(seed),
             timers: Timers::default(),
+            lists: Lists::default(),
             in_force: 0,
             done: Totals::default(),
         }
@@ -347,6 +351,26 @@ impl Blocks {
         (end < self.entries.len()).then_some(end)
     }
 
+    /// The sources on a list, or all, among `places` entries from `at` on, but those that `loading`
+    /// gave it to, and the position for the next call.
+    pub(super) fn on_list(
+        &self,
+        list: Option<&ListName>,
+        loading: Option<&Arc<Listed>>,
+        at: usize,
+        places: usize,
+    ) -> (Vec<Source>, Option<usize>) {
+        let end = at.saturating_add(places).min(self.entries.len());
+        let page = self.entries.get(at..end).unwrap_or_default();
+        let is_meant = |entry: &&Entry| {
+            let reason = entry.latest_reason();
+            let is_loaded = matches!((loading, reason), (Some(loading), Reason::Listed(listed)) if Arc::ptr_eq(loading, listed));
+            list.is_none_or(|list| reason.list() == Some(list)) && !is_loaded
+        };
+        let sources = page.iter().flatten().filter(is_meant).map(|entry| entry.source);
+        (sources.collect(), (end < self.entries.len()).then_some(end))
+    }
+
     /// Adopts an element of the kernel's set, unless its source has a block. An order that was
     /// refused before is forgotten.
     pub(super) fn adopt(&mut self, now: MonoTime, found: Adopted) {
@@ -361,10 +385,12 @@ impl Blocks {
             .zip(found.remaining)
             .map_or(Duration::ZERO, |(timeout, remaining)| timeout.saturating_sub(remaining));
         let since = found.since.unwrap_or_else(|| now.before(elapsed));
-        let mut entry = Entry::new(found.source, State::InForce, found.reason, since);
+        let reason = self.lists.share(found.reason);
+        let mut entry = Entry::new(found.source, State::InForce, reason, since);
         (entry.port, entry.packets) = (found.port, found.packets);
         entry.set_exempt(Exempt::new(found.exempt));
         entry.run(now, found.remaining);
+        self.lists.add(&entry.reason, entry.expires);
         self.in_force += 1;
         let at = self.insert(entry);
         self.rearm(at);
@@ -420,10 +446,21 @@ impl Blocks {
         if is_same && entry.reason.is_unproven_scan() == found.reason.is_unproven_scan() {
             return false;
         }
-        (entry.reason, entry.packets) = (found.reason.clone(), found.packets);
+        entry.packets = found.packets;
         entry.run(now, found.remaining);
+        self.give_reason(at, found.reason.clone());
         self.rearm(at);
         true
+    }
+
+    /// Gives a block in force another reason.
+    fn give_reason(&mut self, at: u32, reason: Reason) {
+        let reason = self.lists.share(reason);
+        let Some(entry) = self.entry_mut(at) else { return };
+        let end = entry.expires;
+        let before = std::mem::replace(&mut entry.reason, reason.clone());
+        self.lists.remove(&before);
+        self.lists.add(&reason, end);
     }
 
     /// Reserves memory for `more` blocks, which saves repeated growth in a bulk.

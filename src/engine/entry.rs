@@ -203,6 +203,17 @@ impl Entry {
         self.reason.is_unproven_scan()
     }
 
+    /// The reason that it has once the orders in flight and after it are done.
+    pub(super) fn latest_reason(&self) -> &Reason {
+        match (&self.seldom().pending, &self.state) {
+            (Some(Pending::Block(order)), _) => &order.reason,
+            (_, State::Renewing(renewal)) => {
+                renewal.reason.as_ref().map_or(&self.reason, |(reason, _)| reason)
+            }
+            _ => &self.reason,
+        }
+    }
+
     /// Whether a probe renews it: not in the first quarter of its timeout, so that a flood of probes
     /// makes few orders.
     pub(super) fn is_renewable(&self, now: MonoTime) -> bool {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use super::lists::{ListName, Listed};
 use crate::probe::ScanKind;
 
 /// Why a source or network is blocked.
@@ -23,6 +25,8 @@ pub enum Reason {
     },
     /// The administrator blocked it; the text is the administrator's, or empty.
     Manual(Box<str>),
+    /// The administrator blocked the named list that it is on. All blocks of a list share it.
+    Listed(Arc<Listed>),
     /// Another program added the element; the text is its comment.
     Foreign(Box<str>),
 }
@@ -35,7 +39,7 @@ impl Reason {
     pub fn scan(&self) -> Option<ScanKind> {
         match self {
             Self::Scan { scan, .. } => Some(*scan),
-            Self::Manual(_) | Self::Foreign(_) => None,
+            Self::Manual(_) | Self::Listed(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -43,8 +47,21 @@ impl Reason {
     pub fn proven(&self) -> bool {
         match self {
             Self::Scan { proven, .. } => *proven,
-            Self::Manual(_) => true,
+            Self::Manual(_) | Self::Listed(_) => true,
             Self::Foreign(_) => false,
+        }
+    }
+
+    /// Whether the administrator ordered it.
+    pub fn is_order(&self) -> bool {
+        matches!(self, Self::Manual(_) | Self::Listed(_))
+    }
+
+    /// The list that it is on.
+    pub fn list(&self) -> Option<&ListName> {
+        match self {
+            Self::Listed(listed) => Some(listed.name()),
+            Self::Scan { .. } | Self::Manual(_) | Self::Foreign(_) => None,
         }
     }
 
@@ -78,6 +95,7 @@ impl fmt::Display for Reason {
             }
             Self::Manual(text) if text.is_empty() => f.write_str("by hand"),
             Self::Manual(text) => write!(f, "by hand: {text}"),
+            Self::Listed(listed) => write!(f, "by hand, {listed}"),
             Self::Foreign(text) => f.write_str(text),
         }
     }
@@ -92,6 +110,12 @@ impl FromStr for Reason {
         }
         if let Some(rest) = text.strip_prefix("by hand: ") {
             return Ok(Self::Manual(rest.into()));
+        }
+        if let Some(rest) = text.strip_prefix("by hand, list ") {
+            let (name, rest) = rest.split_once(": ").unwrap_or((rest, ""));
+            if let Ok(name) = name.parse() {
+                return Ok(Self::Listed(Arc::new(Listed::new(name, rest))));
+            }
         }
         if let Some((head, detail)) = text.split_once(": ") {
             let (kind, proven) = match head.strip_suffix(" scan, proven") {
@@ -121,7 +145,10 @@ mod tests {
             scan,
             Reason::Manual(Box::default()),
             Reason::Manual("abuse: ticket 7".into()),
+            Reason::Listed(Arc::new(Listed::new("scanners-1".parse().unwrap(), ""))),
+            Reason::Listed(Arc::new(Listed::new("a.b_c".parse().unwrap(), "ticket: 7"))),
             Reason::Foreign("mine".into()),
+            Reason::Foreign("by hand, list of mine".into()),
         ] {
             assert_eq!(reason.comment().parse::<Reason>().unwrap(), reason);
         }

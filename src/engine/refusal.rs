@@ -4,6 +4,8 @@ use std::fmt;
 
 use ipnet::IpNet;
 
+use super::{LISTS_MAX, ListName};
+
 /// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -24,6 +26,10 @@ pub enum Refusal {
     NoTime,
     /// The network is not blocked.
     NotBlocked(IpNet),
+    /// [`LISTS_MAX`](super::LISTS_MAX) lists have blocks.
+    Lists,
+    /// Another loading of the list began since.
+    Superseded(ListName),
 }
 
 impl fmt::Display for Refusal {
@@ -42,6 +48,10 @@ impl fmt::Display for Refusal {
             }
             Self::NoTime => f.write_str("block: the time is zero"),
             Self::NotBlocked(network) => write!(f, "unblock {network}: it is not blocked"),
+            Self::Lists => write!(f, "{LISTS_MAX} lists have blocks, and there are no more"),
+            Self::Superseded(list) => {
+                write!(f, "the list {list} is being loaded again by another command")
+            }
         }
     }
 }

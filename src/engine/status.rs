@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{LongTermBits, MonoTime, NotBlocked, Source};
+use super::{ListView, LongTermBits, MonoTime, NotBlocked, Source};
 use crate::probe::{Port, ScanKind};
 
 /// Sizes, and counters since the engine was created.
@@ -21,6 +21,8 @@ pub struct Status {
     pub ordered: usize,
     /// Remembered proven sources that were blocked before.
     pub offenders: usize,
+    /// The named lists with a block in force, in no order.
+    pub lists: Vec<ListView>,
     /// Probes.
     pub probes: u64,
     /// Probes by scan kind, in the order of [`ScanKind::ALL`].

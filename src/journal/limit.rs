@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::engine::{Reason, Report};
+use crate::engine::Report;
 use crate::journal::{Notice, Response};
 use crate::rate::TokenBucket;
 use crate::time::MonoTime;
@@ -76,7 +76,7 @@ impl Class {
             Notice::Engine(Report::Scan { .. } | Report::Slowed { .. }) => Self::ScanUnproven,
             Notice::Engine(Report::Continues { .. }) => Self::Continuing,
             Notice::Engine(Report::Campaign { .. }) => Self::Campaign,
-            Notice::Engine(Report::Blocked { reason: Reason::Manual(_), .. }) => return None,
+            Notice::Engine(Report::Blocked { reason, .. }) if reason.is_order() => return None,
             Notice::Engine(Report::Blocked { reason, .. }) if reason.proven() => Self::BlockProven,
             Notice::Engine(Report::Blocked { .. }) => Self::BlockUnproven,
             Notice::Engine(
@@ -116,7 +116,7 @@ impl Class {
     /// administrator blocks.
     pub(crate) fn of_history(notice: &Notice) -> Option<Self> {
         match notice {
-            Notice::Engine(Report::Blocked { reason: Reason::Manual(_), .. }) => None,
+            Notice::Engine(Report::Blocked { reason, .. }) if reason.is_order() => None,
             _ => Some(Self::History),
         }
     }
@@ -233,6 +233,7 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Reason;
     use proptest::prelude::*;
 
     const CLASSES: [Class; 12] = [

@@ -68,7 +68,7 @@ pub(crate) fn explanation(text: &str, code: Option<&str>) -> Value {
     let (code, reason) = match (code, &reason) {
         (Some(code), _) => (code, None),
         (None, Reason::Scan { .. }) => ("scan", Some(&reason)),
-        (None, Reason::Manual(_)) => ("order", None),
+        (None, Reason::Manual(_) | Reason::Listed(_)) => ("order", None),
         (None, Reason::Foreign(_)) => ("foreign", None),
     };
     let detail = match reason {

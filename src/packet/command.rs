@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{CampaignAction, Config};
 use crate::control::Queues;
-use crate::enforce::{BlockError, InForce, Repairs, Services, UnblockedAll};
+use crate::enforce::{
+    BlockError, InForce, LiftedPart, ManyReason, Repairs, Services, Several, UnblockedAll,
+};
 use crate::engine::{
-    self, AllowList, CampaignView, MonoTime, ObservedView, Offender, Reason, SlowedView, Source,
-    Unblocked,
+    self, AllowList, CampaignView, ListName, Listed, MonoTime, ObservedView, Offender, Reason,
+    Refusal, SlowedView, Source, Unblocked,
 };
 use crate::helper::client::BlockInForce;
 use crate::nft::Ruleset;
@@ -55,10 +58,34 @@ pub enum Command {
         sources: Vec<Source>,
         /// For how long; `None`: until unblocked.
         timeout: Option<Duration>,
+        /// Why.
+        reason: ManyReason,
+        /// Done in the kernel, but for the refused.
+        answer: Answer<Several>,
+    },
+    /// Begin to load a list.
+    BeginList {
+        /// Its name.
+        name: ListName,
         /// The administrator's words.
         text: String,
-        /// Done in the kernel, but for those in these places.
-        answer: Answer<Vec<(usize, BlockError)>>,
+        /// It is added to, not replaced.
+        add: bool,
+        /// The loading.
+        answer: Answer<Result<Arc<Listed>, Refusal>>,
+    },
+    /// Unblock what is on a list, or everything.
+    UnblockPart {
+        /// The list; `None`: everything.
+        list: Option<ListName>,
+        /// Only what this loading did not name.
+        loading: Option<Arc<Listed>>,
+        /// The first place of all blocks.
+        from: usize,
+        /// So many places from there on.
+        places: usize,
+        /// Done in the kernel, or why not.
+        answer: Answer<Result<LiftedPart, String>>,
     },
     /// Lift what lies in a network, exempt it from blocks around it, and lift the account that an
     /// address belongs to.

@@ -34,8 +34,15 @@ impl PacketThread {
             Command::Block { source, timeout, text, answer } => {
                 reply(&answer, self.enforcer.block(now, source, timeout, &text))
             }
-            Command::BlockSeveral { sources, timeout, text, answer } => {
-                reply(&answer, self.enforcer.block_several(now, &sources, timeout, &text))
+            Command::BlockSeveral { sources, timeout, reason, answer } => {
+                reply(&answer, self.enforcer.block_several(now, &sources, timeout, &reason))
+            }
+            Command::BeginList { name, text, add, answer } => {
+                reply(&answer, self.enforcer.engine.begin_list(&name, &text, add))
+            }
+            Command::UnblockPart { list, loading, from, places, answer } => {
+                let (list, loading) = (list.as_ref(), loading.as_ref());
+                reply(&answer, self.enforcer.unblock_part(now, list, loading, from, places))
             }
             Command::Unblock(target, answer) => reply(&answer, self.enforcer.unblock(now, target)),
             Command::UnblockAll(answer) => reply(&answer, self.enforcer.unblock_all(now)),

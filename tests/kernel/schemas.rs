@@ -43,6 +43,10 @@ fn every_document_and_event_of_a_daemon_is_as_its_schema_says() {
     done_by(&["block", "10.87.1.3", "--for", "2h", "--reason", "abuse"]);
     done_by(&["block", "192.0.2.1", "192.0.2.0/28"]);
     done_by(&["block", "--from", list.to_str().unwrap()]);
+    done_by(&["block", "--from", list.to_str().unwrap(), "--list", "scanners"]);
+    done_by(&["block", "--from", list.to_str().unwrap(), "--list", "scanners", "--add"]);
+    let lists = done_by(&["lists"]);
+    assert_eq!(lists[0]["blocks"], 3, "{lists}");
     done_by(&["list"]);
     let of_net = done_by(&["list", "--net", "192.0.2.0/24", "--sort", "packets"]);
     assert_eq!(of_net.as_array().unwrap().len(), 2, "{of_net}");
@@ -61,6 +65,7 @@ fn every_document_and_event_of_a_daemon_is_as_its_schema_says() {
     done_by(&["allow", "remove", "198.51.100.99"]);
     done_by(&["unblock", "198.51.100.7", "198.51.100.8"]);
     done_by(&["unblock", "192.0.2.5"]);
+    done_by(&["unblock", "--list", "scanners"]);
     done_by(&["rules"]);
     done_by(&["check"]);
     done_by(&["test-response"]);

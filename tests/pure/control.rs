@@ -126,6 +126,39 @@ fn a_file_of_addresses_is_blocked_but_for_lines_that_are_told_with_their_place()
 }
 
 #[test]
+fn a_list_is_loaded_shown_and_unblocked_in_parts() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("list");
+    let lines: Vec<String> =
+        (0..1500).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let line = format!("--json block --from {} --list scanners --add", file.to_str().unwrap());
+    let (code, out, err) = daemon.ctl(&line);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(json(&out)["list"]["new"], 500);
+    let asked = std::mem::take(&mut *daemon.asked.lock().unwrap());
+    let scanners: portsentry::engine::ListName = "scanners".parse().unwrap();
+    assert_eq!(asked.len(), 2);
+    for request in asked {
+        let Request::BlockSeveral(part) = request else { panic!("{request:?}") };
+        assert_eq!((part.list.as_ref(), part.add), (Some(&scanners), true));
+    }
+    assert_eq!(
+        daemon.ctl("lists").1,
+        "LIST      BLOCKS  ENDS IN  END\nscanners       3       1h  2026-11-20 16:26:40Z\n"
+    );
+    assert_eq!(json(&daemon.ctl("lists --json").1)[0]["blocks"], 3);
+    daemon.asked.lock().unwrap().clear();
+    let (code, out, _) = daemon.ctl("unblock --list scanners --yes");
+    assert_eq!((code, out.as_str()), (0, "3 blocks of the list scanners are lifted\n"));
+    let asked = daemon.asked.lock().unwrap().clone();
+    let part = |from| Request::UnblockPart { list: Some(scanners.clone()), from };
+    assert_eq!(asked[1..], [part(None), part(Some(4000))]);
+    assert_eq!(daemon.ctl("unblock --list others").0, 1);
+}
+
+#[test]
 fn several_are_unblocked_and_what_is_not_blocked_is_told() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     let (code, out, err) = daemon.ctl("unblock 10.77.1.1 198.51.100.1 192.0.2.0/24 10.77.1.1");
@@ -157,7 +190,7 @@ ADDRESS          STATE    SCAN  CAUSE     ENDS IN  DROPPED  PASSED  SINCE       
     assert_eq!(
         list[0],
         serde_json::json!({"address": "10.77.1.1", "state": "blocked", "cause": "unproven", "reason": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
-        "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": [], "campaign": null,
+        "since": "2026-11-20T15:26:40Z", "until": "2026-11-20T15:27:38Z", "expires_in": 58, "packets": 1234, "passed": null, "renewals": 0, "exempt": [], "campaign": null, "list": null,
         "explanation": {
             "code": "scan", "text": "syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3", "scan": "syn", "proven": false,
             "ports": [{"transport": "tcp", "number": 1}, {"transport": "tcp", "number": 2}, {"transport": "tcp", "number": 3}]

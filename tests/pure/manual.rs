@@ -23,8 +23,9 @@ use portsentry::config::{
 use portsentry::control::protocol::line;
 use portsentry::control::{
     AllowRow, AllowedName, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, HistoryRow,
-    Observed, Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Rights, Shown, Stamp,
-    Standing, State, Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
+    ListRow, Observed, Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Rights, Shown,
+    Stamp, Standing, State, Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching,
+    WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -803,6 +804,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
             port: "tcp/22".into(),
             scanner: IpAddr::from([192, 0, 2, 7]),
         }),
+        list: None,
     };
     let allowed = AllowRow::new(address, "allow");
     let watching =
@@ -883,6 +885,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         forgotten: 0,
         sources: vec![would_be],
     };
+    let list = ListRow { name: "l".into(), blocks: 1, until: None, expires_in: None };
     let done = Reply::Done { message: "done".into() };
     let classic = path("tests/classic/upstream.conf");
     let classic = classic.to_str().unwrap();
@@ -900,6 +903,7 @@ fn the_json_of_every_command_has_the_keys_of_the_page_and_no_others() {
         ("list", shown(&Reply::Blocks { rows: vec![block], more: false }, &["list"])),
         ("show", shown(&Reply::Shown(Box::new(known)), &["show", "192.0.2.7"])),
         ("test", shown(&Reply::Tested(Box::new(tested)), &["test", "192.0.2.7", "1"])),
+        ("lists", shown(&Reply::Lists { rows: vec![list] }, &["lists"])),
         ("allow list", shown(&allowed, &["allow", "list"])),
         ("history", shown(&Reply::History { rows: vec![history], more: false }, &["history"])),
         ("report", {

@@ -68,6 +68,41 @@ fn long_output_goes_through_the_pager_on_a_terminal_alone() {
     }
 }
 
+#[test]
+fn a_long_file_shows_its_progress_on_a_terminal_and_a_short_one_none() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("list");
+    for (count, is_shown) in [(10_000_u32, true), (4_000, false)] {
+        let lines = (0..count).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string());
+        std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        let words = ["block", "--from", file.to_str().unwrap(), "--list", "scanners"];
+        let mut terminal = Terminal::start(ctl(&daemon, &words), 120, 40);
+        assert!(terminal.end().success(), "{}", terminal.screen());
+        // One line, which has given way.
+        assert_eq!(terminal.screen().trim_end(), "the rest is blocked");
+        let text = String::from_utf8_lossy(&terminal.written).into_owned();
+        assert_eq!(text.contains("\r 10 %\r 20 %"), is_shown, "{text:?}");
+        let output = ctl(&daemon, &words).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn a_list_is_unblocked_only_once_that_is_confirmed() {
+    let daemon = Daemon::start(FakeHandler::default(), "");
+    for (answer, code, said) in
+        [("n\n", 1, "nothing was changed"), ("y\n", 0, "3 blocks of the list scanners are lifted")]
+    {
+        let command = ctl(&daemon, &["unblock", "--list", "scanners"]);
+        let mut terminal = Terminal::start(command, 120, 40);
+        terminal.wait_for("End 3 blocks of the list scanners? [y/N]");
+        terminal.keys(answer);
+        assert_eq!(terminal.end().code(), Some(code), "{}", terminal.screen());
+        assert!(terminal.screen().contains(said), "{}", terminal.screen());
+    }
+}
+
 /// The lines that a program writes, as they come.
 fn lines(of: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = channel();

@@ -6,6 +6,7 @@
 
 mod allowed;
 mod line;
+mod lists;
 mod observed;
 mod refusal;
 mod reply;
@@ -18,6 +19,7 @@ mod tested;
 
 pub use allowed::{AllowRow, AllowedName};
 pub use line::{REPLY_MAX, VERSION, event_line, line};
+pub use lists::{ListRow, Loaded};
 pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
 pub use reply::{

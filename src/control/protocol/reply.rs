@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::allowed::{AllowRow, AllowedName};
+use super::lists::{ListRow, Loaded};
 use super::observed::Observed;
 use super::refusal::Refusal;
 use super::stamp::Stamp;
@@ -60,6 +61,23 @@ pub enum Reply {
         message: String,
         /// Those that are not blocked.
         refused: Vec<NotDone>,
+        /// After the last part of a list, what its loading came to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<Loaded>,
+    },
+    /// A part of a list, or of everything, was unblocked.
+    Lifted {
+        /// After the last part, a message for people about the whole.
+        message: String,
+        /// The blocks of this part.
+        lifted: u64,
+        /// Where to go on; null: this was the last part.
+        next: Option<u64>,
+    },
+    /// The lists, in the order of their names.
+    Lists {
+        /// All of them.
+        rows: Vec<ListRow>,
     },
     /// The addresses and networks that are never blocked.
     Allowed {
@@ -208,6 +226,9 @@ pub struct BlockRow {
     /// For a campaign: what is known of it.
     #[serde(default)]
     pub campaign: Option<CampaignFigures>,
+    /// The list that an administrator's order blocked it with; null: none.
+    #[serde(default)]
+    pub list: Option<String>,
 }
 
 /// An event of the history.

@@ -14,6 +14,7 @@ use super::selection::Selection;
 use super::stamp::Stamp;
 use super::target::Target;
 use super::tested::PortName;
+use crate::engine::ListName;
 use crate::journal::record::Effect;
 
 /// Longest request, in bytes, its line end included.
@@ -78,6 +79,19 @@ pub enum Request {
     /// Block a part of many. Answered by [`Reply::Several`](super::Reply::Several) once the kernel
     /// has acknowledged it.
     BlockSeveral(Box<Several>),
+    /// Unblock a part of a list, or of everything. Answered by
+    /// [`Reply::Lifted`](super::Reply::Lifted) once the kernel has acknowledged it; [`Kind::No`] when
+    /// nothing of it is blocked.
+    UnblockPart {
+        /// The list; absent: everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        list: Option<ListName>,
+        /// Where the part begins: 0, or as the last reply says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+    },
+    /// List the named lists. Answered by [`Reply::Lists`](super::Reply::Lists).
+    Lists {},
     /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged
     /// it; [`Kind::No`] when it is not blocked.
     Unblock {
@@ -151,6 +165,9 @@ impl fmt::Display for Request {
                 f.write_str(&block_options(*seconds, reason, *force))
             }
             Self::BlockSeveral(several) => f.write_str(&several.command()),
+            Self::UnblockPart { list: Some(list), .. } => write!(f, "unblock --list {list}"),
+            Self::UnblockPart { list: None, .. } => f.write_str("unblock --all"),
+            Self::Lists {} => f.write_str("lists"),
             Self::Unblock { address } => write!(f, "unblock {address}"),
             Self::UnblockAll {} => f.write_str("unblock --all"),
             Self::AllowList {} => f.write_str("allow list"),
@@ -204,6 +221,12 @@ pub struct Several {
     /// Even if an administrator may be cut off.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// The list that they are on; what is on it and in no part is unblocked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListName>,
+    /// What is on the list and in no part stays on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub add: bool,
     /// Another part follows.
     pub more: bool,
 }
@@ -211,7 +234,9 @@ pub struct Several {
 impl Several {
     /// The command, without the addresses.
     pub fn command(&self) -> String {
-        format!("block{}", block_options(self.seconds, &self.reason, self.force))
+        let list = self.list.as_ref().map_or_else(String::new, |list| format!(" --list {list}"));
+        let add = if self.add { " --add" } else { "" };
+        format!("block{list}{add}{}", block_options(self.seconds, &self.reason, self.force))
     }
 }
 
@@ -252,6 +277,7 @@ impl Request {
             self,
             Self::Status {}
                 | Self::List(_)
+                | Self::Lists {}
                 | Self::Observed {}
                 | Self::Show { .. }
                 | Self::Test { .. }

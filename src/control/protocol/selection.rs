@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::reply::{BlockRow, Cause, State};
 use super::stamp::Stamp;
 use super::target::Target;
+use crate::engine::ListName;
 
 /// What a [`Request::List`](super::Request::List) selects; without a key, everything, in the order of
 /// addresses.
@@ -26,6 +27,9 @@ pub struct Selection {
     /// Only in this network, or around it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub net: Option<Target>,
+    /// Only what is on this list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub list: Option<ListName>,
     /// The order.
     pub sort: Order,
     /// The first so many only.
@@ -58,6 +62,7 @@ impl Selection {
     pub fn selects(&self, row: &BlockRow) -> bool {
         (!self.proven || row.cause == Cause::Proven)
             && (!self.slowed || row.state == State::Slowed)
+            && self.list.as_ref().is_none_or(|list| row.list.as_deref() == Some(list.as_str()))
             && self.since.is_none_or(|since| row.since.is_some_and(|at| at >= since))
             && self.selects_address(row.address)
     }
@@ -116,6 +121,7 @@ mod tests {
             renewals: 0,
             exempt: Vec::new(),
             campaign: None,
+            list: (packets == 0).then(|| "scanners".to_owned()),
         }
     }
 
@@ -132,7 +138,7 @@ mod tests {
             rows.map(|row| row.address.to_string()).collect::<Vec<_>>().join(" ")
         };
         let list = Selection::default;
-        let cases: [(&str, Selection, &str); 10] = [
+        let cases: [(&str, Selection, &str); 12] = [
             ("all", list(), "10.0.0.1 10.9.0.0/16 192.0.2.1 2001:db8::1"),
             ("proven", Selection { proven: true, ..list() }, "10.0.0.1 2001:db8::1"),
             ("slowed", Selection { slowed: true, ..list() }, "192.0.2.1"),
@@ -162,6 +168,8 @@ mod tests {
                 Selection { sort: Order::Until, ..list() },
                 "2001:db8::1 192.0.2.1 10.0.0.1 10.9.0.0/16",
             ),
+            ("list", Selection { list: "scanners".parse().ok(), ..list() }, "10.9.0.0/16"),
+            ("another list", Selection { list: "scanner".parse().ok(), ..list() }, ""),
             ("limit", Selection { limit: Some(1), ..list() }, "10.0.0.1"),
         ];
         for (name, options, wanted) in cases {

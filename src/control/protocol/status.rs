@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::allowed::AllowedName;
+use super::lists::ListRow;
 use super::stamp::Stamp;
 use crate::helper::protocol::ChannelStatus;
 
@@ -55,6 +56,9 @@ pub struct Status {
     /// Counts of decisions.
     #[serde(default)]
     pub decisions: Decisions,
+    /// The named lists with a block in force.
+    #[serde(default)]
+    pub lists: Vec<ListRow>,
     /// Slowed sources.
     #[serde(default)]
     pub slowed: u64,

@@ -143,10 +143,20 @@ impl RequestHandler {
     }
 
     fn unblock_all(&mut self) -> Result<String, Refusal> {
+        let (mut lifted, mut from) = (0, Some(0));
+        while let Some(at) = from {
+            let part = self.lift_part(None, None, at)?;
+            (lifted, from) = (lifted + part.lifted, part.next);
+        }
+        self.unblock_rest(lifted)
+    }
+
+    /// Unblocks what is left after the blocks were lifted in parts, these many.
+    pub(super) fn unblock_rest(&mut self, before: u64) -> Result<String, Refusal> {
         let answer = self.packets.ask(Command::UnblockAll)?;
         let UnblockedAll { lifted, released } = answer
             .map_err(|error| failed(format!("not everything could be unblocked: {error}")))?;
-        let lifts = match lifted {
+        let lifts = match before + lifted as u64 {
             0 => None,
             1 => Some("1 block is lifted".to_owned()),
             count => Some(format!("{count} blocks are lifted")),

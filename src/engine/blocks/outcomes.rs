@@ -78,6 +78,8 @@ impl Blocks {
                 }
                 entry.run(now, entry.timeout());
                 actions.push(Action::Report(blocked(entry, scanner.map(|scanner| *scanner))));
+                let (reason, end) = (entry.reason.clone(), entry.expires);
+                self.lists.add(&reason, end);
                 self.in_force += 1;
                 self.done.blocked += 1;
                 Followup::Blocked(source)
@@ -94,18 +96,23 @@ impl Blocks {
             (State::Renewing(renewal), Ok(())) => {
                 let Renewal { timeout, reason } = *renewal;
                 let changed = reason.is_some();
-                if let Some(reason) = reason {
-                    (entry.reason, entry.port) = reason;
+                entry.run(now, timeout);
+                // A list that is loaded every night reports only what is new on it.
+                let mut is_same_list = false;
+                if let Some((reason, port)) = reason {
+                    is_same_list = reason.list().is_some() && reason.list() == entry.reason.list();
+                    entry.port = port;
                     // An order for the whole network ends its exemptions.
                     entry.set_exempt(Exempt::default());
+                    self.give_reason(at, reason);
                 }
-                entry.run(now, timeout);
+                let Some(entry) = self.entry_mut(at) else { return Followup::Nothing };
                 let renewals = &mut entry.seldom_mut().renewals;
                 *renewals = renewals.saturating_add(1);
                 let renewals = *renewals;
                 // A scan that continues for a day renews its block two thousand times: report the
                 // first, second, fourth, eighth and so on.
-                if changed || renewals.is_power_of_two() {
+                if changed && !is_same_list || !changed && renewals.is_power_of_two() {
                     actions.push(Action::Report(blocked(entry, None)));
                 }
                 self.done.renewed += 1;
@@ -278,6 +285,8 @@ impl Blocks {
             (seldom.refusals, seldom.lift_at) = (0, None);
         }
         actions.push(Action::Report(Report::Unblocked { source: entry.source, ending }));
+        let reason = entry.reason.clone();
+        self.lists.remove(&reason);
         self.in_force = self.in_force.saturating_sub(1);
         self.done.unblocked += 1;
     }

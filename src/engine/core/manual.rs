@@ -1,5 +1,6 @@
 //! Handles the administrator's commands, and elements that were added, changed or removed with nft.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -8,7 +9,9 @@ use super::{Engine, must_lift};
 use crate::config::Mode;
 use crate::engine::account::Touch;
 use crate::engine::entry::{Adopted, Order};
-use crate::engine::{Action, Ending, MonoTime, Reason, Refusal, SlowEnding, Source};
+use crate::engine::{
+    Action, Ending, ListName, Listed, MonoTime, OnList, Reason, Refusal, SlowEnding, Source,
+};
 use crate::probe::Port;
 
 /// What [`Engine::unblock_within`] did.
@@ -39,6 +42,17 @@ impl Engine {
         text: &str,
         actions: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
+        self.order_block(now, source, timeout, Reason::Manual(text.into()), actions)
+    }
+
+    fn order_block(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        timeout: Option<Duration>,
+        reason: Reason,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
         let now = self.tick(now);
         let network = source.network();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -58,10 +72,85 @@ impl Engine {
         self.blocks.order(
             now,
             source,
-            Order { timeout, reason: Reason::Manual(text.into()), port: None, scanner: None },
+            Order { timeout, reason, port: None, scanner: None },
             actions,
         );
         Ok(())
+    }
+
+    /// Begins to load a list, again or, with `add`, more of it; [`Engine::block_listed`] gives it its
+    /// blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Lists`].
+    pub fn begin_list(
+        &mut self,
+        name: &ListName,
+        text: &str,
+        add: bool,
+    ) -> Result<Arc<Listed>, Refusal> {
+        self.blocks.lists.begin(name, text, add).ok_or(Refusal::Lists)
+    }
+
+    /// Blocks a source of a list that is being loaded. A block that is not of this list, drops as
+    /// much and lasts as long stays as it is: a list takes nothing from another order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::block`]; [`Refusal::Superseded`].
+    pub fn block_listed(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        timeout: Option<Duration>,
+        loading: &Arc<Listed>,
+        actions: &mut Vec<Action>,
+    ) -> Result<OnList, Refusal> {
+        self.is_loading(loading)?;
+        let found = match self.blocks.view(source) {
+            Some(block) if block.reason.list() == Some(loading.name()) => OnList::Kept,
+            Some(block) if !block.reason.is_unproven_scan() => {
+                let end = timeout.map(|timeout| self.now.max(now).after(timeout));
+                let lasts = match (block.expires, end) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some(present), Some(end)) => present >= end,
+                };
+                if lasts { OnList::Elsewhere } else { OnList::New }
+            }
+            _ => OnList::New,
+        };
+        if found != OnList::Elsewhere {
+            let reason = Reason::Listed(Arc::clone(loading));
+            self.order_block(now, source, timeout, reason, actions)?;
+        }
+        Ok(found)
+    }
+
+    /// Whether no other loading of the list has begun since this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Superseded`].
+    pub fn is_loading(&self, loading: &Arc<Listed>) -> Result<(), Refusal> {
+        if self.blocks.lists.is_latest(loading) {
+            Ok(())
+        } else {
+            Err(Refusal::Superseded(loading.name().clone()))
+        }
+    }
+
+    /// The sources on a list, or all, among `places` entries from `from` on, but those of this loading, and
+    /// where to go on; `None`: these were the last.
+    pub fn on_list(
+        &self,
+        list: Option<&ListName>,
+        loading: Option<&Arc<Listed>>,
+        from: usize,
+        places: usize,
+    ) -> (Vec<Source>, Option<usize>) {
+        self.blocks.on_list(list, loading, from, places)
     }
 
     /// Lifts a block for the administrator and forgets the source's evidence.

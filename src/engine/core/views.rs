@@ -76,6 +76,7 @@ impl Engine {
             blocked: self.blocks.in_force(),
             ordered: self.blocks.count(),
             offenders: self.offenders.count(),
+            lists: self.blocks.lists.views().collect(),
             slowed: self.slowed.views(self.now, None).count(),
             blocks: done.blocked,
             renewals: done.renewed,

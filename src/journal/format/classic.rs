@@ -26,9 +26,7 @@ use super::facts::start;
 use super::phrases::{count, done, duration, scan_name, transport as transport_name};
 use super::{Line, level};
 use crate::config::PortSet;
-use crate::engine::{
-    Ending, NotBlocked, Reason, Report, Shared, SlowEnding, SlowedPackets, Source,
-};
+use crate::engine::{Ending, NotBlocked, Report, Shared, SlowEnding, SlowedPackets, Source};
 use crate::journal::history::State;
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::{Port, Probe, Transport};
@@ -319,8 +317,7 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
                 || "until it is unblocked".to_owned(),
                 |timeout| format!("for {}", duration(timeout)),
             );
-            let tag =
-                if matches!(reason, Reason::Manual(_)) { "adminalert" } else { "attackalert" };
+            let tag = if reason.is_order() { "adminalert" } else { "attackalert" };
             if *renewals > 0 {
                 let both = both(name, source, source.network().addr());
                 vec![

@@ -15,7 +15,9 @@ use serde_json::Value;
 
 use super::is_treacherous;
 use super::phrases::{count, done};
-use crate::engine::{Ending, NotBlocked, Reason, Report, Shared, SlowEnding, Source, WouldBe};
+use crate::engine::{
+    Ending, ListName, NotBlocked, Reason, Report, Shared, SlowEnding, Source, WouldBe,
+};
 use crate::journal::{Ended, Event, HostName, Notice, Response};
 use crate::probe::ScanKind;
 
@@ -236,6 +238,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 ("timeout", timeout.map(|timeout| timeout.as_secs()).into()),
                 ("renewed", (*renewals > 0).into()),
                 ("renewals", (*renewals).into()),
+                ("list", reason.list().map(ListName::as_str).into()),
             ];
             facts.extend(why(reason));
             facts
@@ -337,7 +340,7 @@ slowed: address name port target_port timeout blocking scan proven reason explan
 continues: address name port target_port state scan proven reason explanation
 campaign: address name program sources ports port target_port state timeout
 released: address name ending dropped passed
-blocked: address name port target_port timeout renewed renewals scan proven reason explanation
+blocked: address name port target_port timeout renewed renewals list scan proven reason explanation
 block-failed: address name error
 unblocked: address name ending
 exempted: address name network

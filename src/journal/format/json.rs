@@ -92,7 +92,7 @@ mod tests {
         );
         assert_eq!(
             line(&event(blocked("10.77.1.1", 1, 0))),
-            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"blocked","address":"10.77.1.1","name":null,"port":"tcp/1","target_port":{"number":1,"transport":"tcp"},"timeout":60,"renewed":false,"renewals":0,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","explanation":{"code":"scan","ports":[{"number":1,"transport":"tcp"},{"number":2,"transport":"tcp"},{"number":3,"transport":"tcp"}],"proven":false,"scan":"syn","text":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"}}"#
+            r#"{"time":"2026-11-20T15:26:40.000Z","level":"warn","event":"blocked","address":"10.77.1.1","name":null,"port":"tcp/1","target_port":{"number":1,"transport":"tcp"},"timeout":60,"renewed":false,"renewals":0,"list":null,"scan":"syn","proven":false,"reason":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3","explanation":{"code":"scan","ports":[{"number":1,"transport":"tcp"},{"number":2,"transport":"tcp"},{"number":3,"transport":"tcp"}],"proven":false,"scan":"syn","text":"syn scan: 3 ports in 0.2s: tcp/1 tcp/2 tcp/3"}}"#
         );
     }
 

@@ -11,9 +11,10 @@ use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, AllowedName, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys,
-    EventStore, Handler, HistoryRow, Intake, Kind, NotDone, Observed, Outcome, PortUse, Refusal,
-    Reply, Request, Responses, Rights, RulesState, Server, Shown, Stamp, Standing, State, Status,
-    Store, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow, listen,
+    EventStore, Handler, HistoryRow, Intake, Kind, ListRow, Loaded, NotDone, Observed, Outcome,
+    PortUse, Refusal, Reply, Request, Responses, Rights, RulesState, Server, Shown, Stamp,
+    Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow, Tracked, Watching,
+    WouldBeRow, listen,
 };
 use portsentry::ctl::{self, Zone};
 use portsentry::helper::protocol::ChannelStatus;
@@ -61,7 +62,14 @@ pub fn row(address: &str, expires_in: Option<u64>, packets: u64, reason: &str) -
         renewals: 0,
         exempt: Vec::new(),
         campaign: None,
+        list: None,
     }
+}
+
+/// A list.
+fn scanners() -> ListRow {
+    let until = Some(stamp(1_795_188_400 + 3600));
+    ListRow { name: "scanners".into(), blocks: 3, until, expires_in: Some(3600) }
 }
 
 /// The event of this number: blocks of two hosts, with a manual one, and a slowed source.
@@ -267,6 +275,7 @@ impl Handler for FakeHandler {
                 detection: "on".into(),
                 on_at: None,
                 capture: "nflog".into(),
+                lists: vec![scanners()],
                 slowed: 2,
                 group: 77,
                 watching: vec![
@@ -436,7 +445,12 @@ impl Handler for FakeHandler {
                 let refused = refused.map(|(at, _)| NotDone::new(at, why.clone())).collect();
                 let message =
                     if several.more { String::new() } else { "the rest is blocked".into() };
-                Reply::Several { message, refused }.into()
+                let list = several
+                    .list
+                    .as_ref()
+                    .filter(|_| !several.more)
+                    .map(|_| Loaded { new: several.targets.len() as u64, ..Loaded::default() });
+                Reply::Several { message, refused, list }.into()
             }
             Request::Block { address, seconds, reason, .. } => {
                 Reply::Done { message: format!("{address} is blocked: {seconds:?} {reason}") }
@@ -448,6 +462,15 @@ impl Handler for FakeHandler {
                 Reply::Done { message: format!("{address} is not blocked any more.") }.into()
             }
             Request::Unblock { address } => no(&format!("{address} is not blocked")).into(),
+            Request::Lists {} => Reply::Lists { rows: vec![scanners()] }.into(),
+            Request::UnblockPart { list: Some(list), from } if list.as_str() == "scanners" => {
+                let (next, message) = match from {
+                    None => (Some(4000), String::new()),
+                    Some(_) => (None, "3 blocks of the list scanners are lifted".to_owned()),
+                };
+                Reply::Lifted { message, lifted: 1, next }.into()
+            }
+            Request::UnblockPart { .. } => no("no block is on the list").into(),
             Request::UnblockAll {} => Reply::Done { message: "3 blocks are lifted.".into() }.into(),
             Request::AllowList {} => Reply::Allowed {
                 rows: vec![

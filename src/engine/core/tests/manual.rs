@@ -3,7 +3,7 @@
 use super::*;
 use ipnet::IpNet;
 
-use crate::engine::{Adopted, Reason, Unblocked};
+use crate::engine::{Adopted, OnList, Reason, Refusal, Unblocked};
 
 #[test]
 fn element_gone_at_a_count_ends_the_block() {
@@ -253,4 +253,69 @@ fn exemption_waits_and_a_lift_precedes_it() {
     });
     assert_eq!(bench.engine.blocked(network).unwrap().exempt, [part]);
     assert_eq!(bench.report_lines().last().unwrap(), "unblock failed 10.0.0.0/8 set is full");
+}
+
+#[test]
+fn a_loading_gives_way_to_a_later_one_of_the_same_list() {
+    let mut bench = Bench::new(|_| {});
+    let name = "scanners".parse().unwrap();
+    let (mut first, mut second) = (None, None);
+    let hour = Some(SECOND * 3600);
+    bench.command(|engine, now, actions| {
+        let loading = engine.begin_list(&name, "", false).unwrap();
+        engine.block_listed(now, host("192.0.2.1"), hour, &loading, actions).unwrap();
+        first = Some(loading);
+    });
+    bench.command(|engine, now, actions| {
+        let loading = engine.begin_list(&name, "", false).unwrap();
+        let of = |engine: &mut Engine, address, actions: &mut Vec<Action>| {
+            engine.block_listed(now, host(address), hour, &loading, actions).unwrap()
+        };
+        assert_eq!(of(engine, "192.0.2.1", actions), OnList::Kept);
+        assert_eq!(of(engine, "192.0.2.2", actions), OnList::New);
+        // The kernel has not answered yet: what is ordered counts.
+        assert_eq!(engine.on_list(Some(&name), Some(&loading), 0, 10), (Vec::new(), None));
+        second = Some(loading);
+    });
+    let (first, second) = (first.unwrap(), second.unwrap());
+    bench.command(|engine, now, actions| {
+        let superseded = Refusal::Superseded(name.clone());
+        let late = engine.block_listed(now, host("192.0.2.3"), hour, &first, actions);
+        assert_eq!((late, engine.is_loading(&first)), (Err(superseded.clone()), Err(superseded)));
+        assert_eq!(engine.is_loading(&second), Ok(()));
+        let all = vec![host("192.0.2.1"), host("192.0.2.2")];
+        assert_eq!(engine.on_list(Some(&name), Some(&first), 0, 10), (all, None));
+        assert_eq!(engine.on_list(None, Some(&second), 0, 10), (Vec::new(), None));
+        assert_eq!(engine.status().lists[0].blocks, 2);
+    });
+}
+
+#[test]
+fn a_list_takes_over_only_what_ends_before_it() {
+    let mut bench = Bench::new(|_| {});
+    let name = "scanners".parse().unwrap();
+    bench.syn(SCANNER, 1..=3);
+    bench.command(|engine, now, actions| {
+        engine.block(now, host("192.0.2.1"), None, "", actions).unwrap();
+        engine.block(now, host("192.0.2.2"), Some(SECOND), "", actions).unwrap();
+    });
+    bench.command(|engine, now, actions| {
+        let loading = engine.begin_list(&name, "", false).unwrap();
+        let mut load = |address| {
+            let hour = Some(SECOND * 3600);
+            engine.block_listed(now, host(address), hour, &loading, actions).unwrap()
+        };
+        assert_eq!(load("192.0.2.1"), OnList::Elsewhere);
+        assert_eq!(load("192.0.2.2"), OnList::New);
+        // An unproven scan's drops less.
+        assert_eq!(load(SCANNER), OnList::New);
+    });
+    bench.command(|engine, now, actions| {
+        assert_eq!(engine.on_list(Some(&name), None, 0, 10).0, [host(SCANNER), host("192.0.2.2")]);
+        engine.unblock(now, host(SCANNER), actions).unwrap();
+    });
+    bench.command(|engine, _, _| assert_eq!(engine.status().lists[0].blocks, 1));
+    bench.wait(SECOND * 3601);
+    bench.command(|engine, _, _| assert!(engine.status().lists.is_empty()));
+    assert_eq!(bench.blocked(), ["192.0.2.1"]);
 }
