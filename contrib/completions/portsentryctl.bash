@@ -987,13 +987,17 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__metrics)
-            opts="-h --textfile --json --socket --no-pager --help"
+            opts="-h --textfile --listen --anywhere --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --textfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -10,6 +10,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use super::exporter::Place;
 use crate::config::classic::Modes;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::protocol::{REASON_MAX, Target};
@@ -55,6 +56,13 @@ pub enum Command {
         /// reads. A daemon that does not answer is not up there.
         #[arg(long, value_name = "PATH")]
         textfile: Option<PathBuf>,
+        /// Serve them over HTTP at /metrics instead, until it is ended: 127.0.0.1:9477,
+        /// [::1]:9477 or unix:/PATH.
+        #[arg(long, value_name = "ADDR", conflicts_with = "textfile")]
+        listen: Option<Place>,
+        /// Listen where other hosts can connect, too.
+        #[arg(long, requires = "listen")]
+        anywhere: bool,
     },
     /// List the blocks.
     List(List),

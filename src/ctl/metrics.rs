@@ -21,18 +21,35 @@ use crate::sys::replace;
 /// The labels of a sample.
 type Labels<const N: usize> = [(&'static str, String); N];
 
-/// Prints the metrics as OpenMetrics.
-pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
-    let mut written = String::new();
-    text::encode(&mut written, &registry(Some(status))).map_err(not_encoded)?;
-    out.write_all(written.as_bytes())
+/// The form of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' older text format.
+    Prometheus,
 }
 
-/// Replaces `path` by the metrics in Prometheus' text format; without a status, which the daemon
-/// did not give, they say that it is not up.
-pub(super) fn write(path: &Path, status: Option<&Status>) -> Result<(), Failure> {
+/// The metrics of a status; without one, which the daemon did not give, they say that it is not up.
+pub(super) fn text(form: Form, status: Option<&Status>) -> io::Result<String> {
     let mut written = String::new();
-    prometheus_text::encode(&mut written, &registry(status)).map_err(not_encoded)?;
+    let registry = registry(status);
+    match form {
+        Form::OpenMetrics => text::encode(&mut written, &registry),
+        Form::Prometheus => prometheus_text::encode(&mut written, &registry),
+    }
+    .map_err(not_encoded)?;
+    Ok(written)
+}
+
+/// Prints the metrics as OpenMetrics.
+pub(super) fn print(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+    out.write_all(text(Form::OpenMetrics, Some(status))?.as_bytes())
+}
+
+/// Replaces `path` by the metrics in Prometheus' text format.
+pub(super) fn write(path: &Path, status: Option<&Status>) -> Result<(), Failure> {
+    let written = text(Form::Prometheus, status)?;
     replace::write(path, written.as_bytes(), 0o644).map_err(|error| {
         Failure::File(
             status::SOFTWARE,

@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod csv;
 pub(crate) mod diagnostics;
+mod exporter;
 mod failure;
 mod health;
 mod import;
@@ -38,6 +39,7 @@ use crate::journal::error_document::ErrorDocument;
 pub use args::{
     AllowCommand, Arguments, Command, History, Import, List, ObserveCommand, Report, Sort,
 };
+pub use exporter::Place;
 pub use show::Zone;
 
 /// Exit statuses in addition to those of [`crate::control::Kind`] (sysexits(3head)).

@@ -11,8 +11,8 @@ use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
 use super::failure::Failure;
 use super::table::Table;
 use super::{
-    allowed, check, csv, health, import, metrics, observed, overview, report, responses, session,
-    several, show, status, timeline, top, watch,
+    allowed, check, csv, exporter, health, import, metrics, observed, overview, report, responses,
+    session, several, show, status, timeline, top, watch,
 };
 use crate::control::client::{ANSWER_TIMEOUT, Client, ClientError};
 use crate::control::protocol::{
@@ -43,7 +43,12 @@ pub(super) fn run(
         Command::Top => return top::run(arguments, zone),
         Command::Report(options) => return report::run(arguments, options, out, err, zone),
         Command::Status { check: true } => return plugin(arguments, out),
-        Command::Metrics { textfile } => return figures(arguments, textfile.as_deref(), out),
+        Command::Metrics { listen: Some(place), anywhere, .. } if !json => {
+            return exporter::serve(&arguments.socket, place, *anywhere, out);
+        }
+        Command::Metrics { textfile, .. } => {
+            return figures(arguments, textfile.as_deref(), out);
+        }
         Command::Status { check: false } => Request::Status {},
         Command::List(options) if !options.would_be => options.request(),
         Command::List(_) | Command::Observe { command: Some(ObserveCommand::Report) } => {

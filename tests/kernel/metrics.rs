@@ -5,6 +5,8 @@ use crate::support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -156,6 +158,26 @@ fn prometheus_reads_the_metrics_and_they_are_those_of_the_status() {
     assert!(good && faults.trim().is_empty(), "{faults}\n{written}");
     assert!(written.contains("\n# TYPE portsentry_probes_total counter\n"), "{written}");
     assert!(!written.contains("# EOF"), "{written}");
+
+    // Over HTTP they are the same, in both forms.
+    let socket = daemon.path("control.sock");
+    let served = daemon.path("metrics.sock");
+    let listen = format!("unix:{}", served.display());
+    let words = ["--socket", socket.to_str().unwrap(), "metrics", "--listen", &listen];
+    let _server = scene.host.spawn(env!("CARGO_BIN_EXE_portsentryctl"), &words);
+    assert!(eventually(Duration::from_secs(10), || UnixStream::connect(&served).is_ok()));
+    let fetch = |accept: &str| {
+        let mut stream = UnixStream::connect(&served).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nAccept: {accept}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let over_http = samples(&parsed(&tools, &fetch("application/openmetrics-text;version=1.0.0")));
+    assert!(over_http.keys().eq(found.keys()), "{over_http:#?}");
+    assert_eq!(over_http["portsentry_blocks"], 3.0);
+    let (good, faults) = promtool(&tools, &["check", "metrics"], &fetch("text/plain"));
+    assert!(good && faults.trim().is_empty(), "{faults}");
 
     // What alerts and dashboard refer to is there.
     let is_there = |name: &String| found.keys().any(|key| key.split(' ').next() == Some(name));

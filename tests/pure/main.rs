@@ -22,6 +22,7 @@ mod dependencies;
 mod documents;
 mod enforcer;
 mod engine;
+mod exporter;
 mod helper;
 mod import;
 mod manual;
