@@ -13,6 +13,7 @@ use crate::control::{
     AllowRow, BlockRow, HistoryRow, ListRow, Loaded, Observed, Status, Tested, WouldBeRow,
 };
 use crate::ctl::diagnostics::Diagnostic;
+use crate::ctl::report::Figures;
 use crate::ctl::run::Document;
 use crate::ctl::several::Wrong;
 use crate::engine::NotBlocked;
@@ -319,6 +320,7 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
         ("show", "portsentryctl --json show", with_history(of::<Document<'static>>())),
         ("test", "portsentryctl --json test", of::<Tested>()),
         ("history", "portsentryctl --json history", with_history(of::<Vec<HistoryRow>>())),
+        ("report", "portsentryctl --json report", of::<Figures>()),
         ("lists", "portsentryctl --json lists", of::<Vec<ListRow>>()),
         ("allow-list", "portsentryctl --json allow list", of::<Vec<AllowRow>>()),
         ("observe-report", "portsentryctl --json observe report", of::<Observed>()),

@@ -16,7 +16,7 @@ mod metrics;
 mod observed;
 mod overview;
 mod pager;
-mod report;
+pub(crate) mod report;
 mod responses;
 pub(crate) mod run;
 mod screen;

@@ -99,6 +99,8 @@ fn every_document_and_event_of_a_daemon_is_as_its_schema_says() {
     refused(&["block", "192.0.2.1", "--for", "900000d"], 64, "bad-request");
     refused(&["on"], 1, "no");
     done_by(&["unblock", "--all"]);
+    let report = done_by(&["report"]);
+    assert!(report["scans"].as_u64().unwrap() > 0, "{report}");
     let history = done_by(&["history", "--all"]);
     let stored: BTreeSet<&str> =
         history.as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap()).collect();

@@ -124,6 +124,27 @@ fn a_list_of_tens_of_thousands_is_blocked_with_one_line_in_the_log() {
     );
     let set = scene.host.run("nft", &["list", "set", "inet", "portsentry", "blocked4"]);
     assert_eq!(set.matches(" expires ").count(), usize::try_from(count).unwrap());
+
+    // As a list, loaded again with a half of it, and unblocked.
+    let load = |what: &str, said: &str| {
+        let begun = Instant::now();
+        let words = ["block", "--from", file.to_str().unwrap(), "--list", "feed", "--for", "1d"];
+        let text = done(&daemon.ctl(&words));
+        println!("{what} in {:?}", begun.elapsed());
+        assert_eq!(text, format!("feed: {said}, blocked for 1d\n"));
+    };
+    load("taken over by a list", &format!("{count} new, 0 kept, 0 gone"));
+    let half = count / 2;
+    let list = fs::read_to_string(&file).unwrap();
+    let list: Vec<&str> = list.lines().take(usize::try_from(half).unwrap()).collect();
+    fs::write(&file, list.join("\n")).unwrap();
+    load("half of it gone", &format!("0 new, {half} kept, {half} gone"));
+    assert_eq!(daemon.json(&["status"])["blocked"], half);
+    let begun = Instant::now();
+    let text = done(&daemon.ctl(&["unblock", "--list", "feed"]));
+    println!("half of it unblocked in {:?}", begun.elapsed());
+    assert_eq!(text, format!("{half} blocks of the list feed are lifted\n"));
+    assert_eq!(daemon.json(&["status"])["blocked"], 0);
 }
 
 fn rows(daemon: &Daemon<'_>, list: &str) -> Vec<(String, u64)> {

@@ -72,6 +72,7 @@ pub fn of(arguments: &[&str]) -> Option<&'static str> {
         "observe" if words.get(1) == Some(&"report") => "observe-report",
         "block" => several("block"),
         "unblock" => several("unblock"),
+        "report" => "report",
         "lists" => "lists",
         "status" => "status",
         "list" => "list",

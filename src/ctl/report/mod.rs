@@ -8,6 +8,8 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub(crate) use self::tally::Figures;
+use self::tally::{Ranked, Tally};
 use super::args::{Arguments, Report};
 use super::failure::Failure;
 use super::run::{document, each, rows_of};
@@ -17,7 +19,6 @@ use super::table::{Align, Table};
 use crate::control::client::Client;
 use crate::control::protocol::{HistoryRow, Past, Request, Stamp};
 use crate::sys::replace;
-use tally::{Figures, Ranked, Tally};
 
 /// Days of a report without `--since`.
 const DAYS: i64 = 7;

@@ -29,7 +29,8 @@ const SPANS: [i64; 12] =
 
 /// What is counted of a time, a source, a network or a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub(super) struct Counts {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Counts {
     /// Reports that a source exceeded the trigger.
     pub(super) scans: u64,
     /// Sources slowed.
@@ -62,7 +63,8 @@ impl Counts {
 
 /// A part of the time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Span {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Span {
     /// Its beginning.
     pub(super) at: Stamp,
     #[serde(flatten)]
@@ -71,7 +73,8 @@ pub(super) struct Span {
 
 /// What is known of a source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct SourceRow {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct SourceRow {
     pub(super) address: Target,
     /// Its name: text that its owner chose.
     pub(super) host: Option<String>,
@@ -85,14 +88,16 @@ pub(super) struct SourceRow {
 
 /// A port, a kind of scan, a network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Ranked {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Ranked {
     pub(super) name: String,
     pub(super) scans: u64,
 }
 
 /// The most frequent of many, and how many others there are.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Ranking<T> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Ranking<T> {
     pub(super) rows: Vec<T>,
     /// Others that are not among the rows.
     pub(super) others: u64,
@@ -102,7 +107,8 @@ pub(super) struct Ranking<T> {
 
 /// The figures of a report.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Figures {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Figures {
     pub(super) since: Stamp,
     pub(super) until: Stamp,
     /// Seconds of each span.
