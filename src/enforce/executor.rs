@@ -19,7 +19,7 @@ use crate::probe::{Port, Transport};
 use crate::ruleset::SetId;
 
 /// When more sources than this are forgiven at once, the rules forget all that they know: to look
-/// for each takes longer than to see them again.
+/// for each takes longer than to see them again. Lists are lifted in parts that are no larger.
 const FORGIVEN_SINGLY_MAX: usize = 100;
 
 /// Intervals a transaction: some five milliseconds of an interval set's time.
