@@ -110,7 +110,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let mut lifted = 0;
         for source in sources {
             // One that ended just now is no failure.
-            lifted += u64::from(self.engine.unblock(now, source, &mut self.actions).is_ok());
+            lifted += u64::from(match list {
+                Some(_) => self.engine.take_off_list(now, source, &mut self.actions),
+                None => self.engine.unblock(now, source, &mut self.actions).is_ok(),
+            });
         }
         if lifted > 0 {
             self.perform(now);

@@ -118,6 +118,9 @@ pub enum Ending {
     Total,
     /// Services listen on all ports that the source probed.
     Services,
+    /// It is no longer on the named list for which it was blocked. That says nothing of what it
+    /// probed, so nothing is forgotten.
+    OffList,
 }
 
 /// Why a source is not slowed any more.

@@ -24,13 +24,9 @@ const ORDERS_MAX: usize = 64;
 /// which it looks for packets again.
 const SOURCES_MAX: usize = 400;
 
-/// Places of all blocks that are searched at a time for those of a list, which are lifted. Of more than
-/// a hundred lifted at once the rules would forget all that they know, of other sources too.
-const LIST_PLACES: usize = 100;
-
-/// Such parts that one request unblocks: the client sees the progress, and other clients have their
-/// turn.
-const LIST_PARTS: usize = 40;
+/// Parts of [`SOURCES_MAX`] of all blocks that one request searches, and unblocks: the client sees the
+/// progress, and other clients have their turn.
+const LIST_PARTS: usize = 10;
 
 /// An order without another part for so long is broken off.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -264,8 +260,7 @@ impl RequestHandler {
             list: list.cloned(),
             loading: loading.cloned(),
             from,
-            // With everything else what the rules know goes too.
-            places: if list.is_some() { LIST_PLACES } else { SOURCES_MAX },
+            places: SOURCES_MAX,
             answer,
         })?;
         answer.map_err(|error| failed(format!("not everything could be unblocked: {error}")))

@@ -148,10 +148,10 @@ impl Blocks {
                 } else if let Some(entry) = self.entry_mut(at) {
                     entry.state = State::Refused { until: now };
                 }
-                if matches!(ending, Ending::Manual | Ending::Services) {
-                    Followup::Forgiven(source)
-                } else {
-                    Followup::Exempt(source)
+                match ending {
+                    Ending::Manual | Ending::Services => Followup::Forgiven(source),
+                    Ending::OffList => Followup::Nothing,
+                    _ => Followup::Exempt(source),
                 }
             }
             Err(error) => {

@@ -173,6 +173,17 @@ impl Engine {
         }
     }
 
+    /// Lifts a block of a named list that the source is no longer on. Returns whether it was there.
+    pub fn take_off_list(
+        &mut self,
+        now: MonoTime,
+        source: Source,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        self.tick(now);
+        self.blocks.lift(source, Ending::OffList, actions)
+    }
+
     /// Unblocks every address of `target`: lifts blocks within it, and exempts it from blocks
     /// around it. A single IPv6 address stands for its first account. The block of that is one
     /// element, which can leave nothing out: it is lifted.

@@ -39,7 +39,7 @@ impl Index {
     /// key.
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        (u64::from(tag) * self.cells.len() as u64 >> 32) as usize
+        ((u64::from(tag) * self.cells.len() as u64) >> 32) as usize
     }
 
     #[inline]

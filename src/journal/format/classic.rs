@@ -339,6 +339,7 @@ fn engine(report: &Report, name: Option<&HostName>) -> Vec<String> {
                 Ending::NeverBlock => "it must never be blocked",
                 Ending::Total => "block.total allows no more",
                 Ending::Services => "services listen on all ports that it probed",
+                Ending::OffList => "it is no longer on its list",
             };
             vec![format!("adminalert: Host {source} is no longer blocked: {why}.")]
         }

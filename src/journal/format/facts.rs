@@ -254,6 +254,7 @@ fn engine(report: &Report, name: Fact) -> Vec<Fact> {
                 Ending::NeverBlock => "never-block",
                 Ending::Total => "total",
                 Ending::Services => "services",
+                Ending::OffList => "off-list",
             };
             vec![kind("unblocked"), address(source), name, ("ending", ending.into())]
         }
