@@ -59,7 +59,7 @@ complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand status" -l j
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand status" -l no-pager -d 'Print long output on a terminal without a pager'
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand status" -s h -l help -d 'Print help'
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l textfile -d 'Replace this file by them instead, in the format that node_exporter\'s textfile collector reads. A daemon that does not answer is not up there' -r -F
-complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l listen -d 'Serve them over HTTP at /metrics instead, until it is ended: 127.0.0.1:9477, [::1]:9477 or unix:/PATH' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l listen -d 'Serve them over HTTP at /metrics instead, until it is ended: 127.0.0.1:9477 or unix:/PATH' -r
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l socket -d 'The daemon\'s control socket' -r -F
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l anywhere -d 'Listen where other hosts can connect, too'
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l json -d 'Print JSON: one document with stable keys'

@@ -56,8 +56,8 @@ pub enum Command {
         /// reads. A daemon that does not answer is not up there.
         #[arg(long, value_name = "PATH")]
         textfile: Option<PathBuf>,
-        /// Serve them over HTTP at /metrics instead, until it is ended: 127.0.0.1:9477,
-        /// [::1]:9477 or unix:/PATH.
+        /// Serve them over HTTP at /metrics instead, until it is ended: 127.0.0.1:9477 or
+        /// unix:/PATH.
         #[arg(long, value_name = "ADDR", conflicts_with = "textfile")]
         listen: Option<Place>,
         /// Listen where other hosts can connect, too.

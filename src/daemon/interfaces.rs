@@ -86,7 +86,7 @@ fn why_unseen(
                 format!("write {}", link.name),
             ),
             None => (
-                format!("`{key}`: there is no interface {name}: {nothing} {name} until it appears"),
+                format!("`{key}`: there is no interface {name}: {nothing} it until it appears"),
                 "`ip link` lists the names".to_owned(),
             ),
         });

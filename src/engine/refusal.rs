@@ -26,7 +26,7 @@ pub enum Refusal {
     NoTime,
     /// The network is not blocked.
     NotBlocked(IpNet),
-    /// [`LISTS_MAX`](super::LISTS_MAX) lists have blocks.
+    /// [`LISTS_MAX`] lists have blocks.
     Lists,
     /// Another loading of the list began since.
     Superseded(ListName),

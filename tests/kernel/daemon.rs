@@ -237,7 +237,8 @@ fn protected_hosts_are_never_blocked() {
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("never"), "{refused:?}");
     // A network that covers them can only be blocked manually: the rules exempt them.
-    assert!(scene.scanner.pings(&["10.66.1.1"]) && scene.friend.pings(&["10.66.2.1"]));
+    let is_reached = || scene.scanner.pings(&["10.66.1.1"]) && scene.friend.pings(&["10.66.2.1"]);
+    assert!(eventually(Duration::from_secs(10), is_reached), "{}", daemon.log());
     // A gateway that appears later counts as well.
     scene.host.run("ip", &["route", "del", "default"]);
     scene.host.run("ip", &["route", "add", "default", "via", FRIEND]);
