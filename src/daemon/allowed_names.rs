@@ -395,9 +395,9 @@ mod tests {
     fn a_name_that_never_resolved_is_reported_and_a_damaged_file_too() {
         let directory = tempfile::tempdir().unwrap();
         let mut names = names(directory.path());
-        assert_eq!(names.complaints(), [""; 0], "nobody was asked yet");
-        let nobody = Addresses { error: Some("there is no such name".to_owned()), ..found(&[]) };
-        assert_eq!(names.answered(nobody, at(1)), None);
+        assert_eq!(names.complaints(), [""; 0], "nothing was looked up yet");
+        let missing = Addresses { error: Some("there is no such name".to_owned()), ..found(&[]) };
+        assert_eq!(names.answered(missing, at(1)), None);
         assert!(names.complaints()[0].contains("has never been resolved"));
         std::fs::write(directory.path().join("allowed-names"), "{\"a\": 7").unwrap();
         let names = AllowedNames::read(directory.path());

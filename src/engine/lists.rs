@@ -1,8 +1,9 @@
 //! Named lists of addresses that the administrator blocks together.
 //!
 //! A block holds its list as a pointer to a [`Listed`] that all blocks of one loading share, so that
-//! a list of a million costs no byte more for each. Which loading a block is of is told by that
-//! pointer: what still has an older one when a list was loaded again is no longer on it.
+//! a list of a million costs no byte more for each. The pointer also
+//! identifies the loading: a block that still has an older one after its list was loaded again is no
+//! longer on the list.
 //!
 //! The name is part of the reason's text, so that it is in the element's comment and in the store,
 //! and a block that is restored or adopted is on its list again.

@@ -100,7 +100,7 @@ impl Class {
             | Notice::Control { .. }
             | Notice::ReloadRefused { .. }
             | Notice::NeverBlock { .. }
-            // Whoever controls the name: sixteen addresses an interval.
+            // The owner of the name decides how many: at most sixteen addresses an interval.
             | Notice::AllowedName { .. }
             | Notice::ForeignChange { .. }
             | Notice::Status(_)

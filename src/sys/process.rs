@@ -56,7 +56,8 @@ pub(crate) fn trim_code() {
     }
 }
 
-/// Without addresses in it, it is among the constants that the loader relocates nothing of.
+/// Marks the read-only data: it has no address in it, so it is in the part that the loader does not
+/// relocate.
 static CONSTANT: [u8; 16] = *b"a constant's end";
 
 /// The range of a line of /proc/PID/maps (proc_pid_maps(5)), if it is part of a file that is mapped

@@ -73,7 +73,7 @@ pub(super) fn serve(
     let server = Server::start(listener, socket)?;
     writeln!(out, "serving {}", server.listener.place(place))?;
     out.flush()?;
-    // Without a service manager nobody is told.
+    // Without a service manager this does nothing.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     server.run()
 }

@@ -125,7 +125,7 @@ impl AsFd for Listener {
     }
 }
 
-/// Whether a path is a socket on which nobody listens: that of a server that was killed.
+/// Whether a path is a socket without a listening process, as a killed server leaves behind.
 fn is_stale(path: &Path) -> bool {
     let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
     let refused = || {

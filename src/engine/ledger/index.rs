@@ -58,7 +58,8 @@ impl Index {
         }
     }
 
-    /// Something of the cell where a search starts: whoever reads it has the processor fetch it.
+    /// The cell where a search for this hash starts. Reading it early brings its cache line in before
+    /// the search needs it.
     #[inline]
     pub(super) fn peek(&self, hash: u64) -> u64 {
         self.get(self.home(tag(hash)))
