@@ -44,11 +44,12 @@ impl Namespace {
         output("ip", &full, limit)
     }
 
-    /// Whether one ping(8) with these options and destination is answered.
+    /// Whether a ping(8) with these options and destination is answered. It sends several, as a
+    /// machine that tests flood drops packets of other namespaces too (`net.core.netdev_max_backlog`).
     pub fn pings(&self, arguments: &[&str]) -> bool {
         self.output(
             "ping",
-            &[&["-n", "-c", "1", "-W", "1"], arguments].concat(),
+            &[&["-n", "-q", "-c", "1", "-i", "0.3", "-w", "2"], arguments].concat(),
             Duration::from_secs(5),
         )
         .status
