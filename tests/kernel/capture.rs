@@ -71,7 +71,7 @@ fn packets_of_both_families_arrive_with_their_bytes() {
         &["192.0.2.1/24", "2001:db8::1/64"],
         &["192.0.2.2/24", "2001:db8::2/64"],
     );
-    let index: u32 = host.run("cat", &["/sys/class/net/v0/ifindex"]).trim().parse().unwrap();
+    let index = host.interface_index("v0");
     host.enter(|| {
         let mut listener = Listener::bind(Settings::of_group(GROUP)).unwrap();
         for (sequence, (from, to)) in

@@ -64,14 +64,8 @@ fn the_addresses_of_all_interfaces_are_listed() {
     // The device's own link-local address.
     let is_linklocal = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     assert!(addresses.iter().any(|own| is_linklocal(&own.address) && own.prefix == 64), "{text:?}");
-    let index = |device: &str| {
-        host.run("cat", &[&format!("/sys/class/net/{device}/ifindex")])
-            .trim()
-            .parse::<u32>()
-            .unwrap()
-    };
     for own in addresses.iter().filter(|own| own.address.to_string().starts_with("192.0.2.")) {
-        assert_eq!(own.interface, index("v0"));
+        assert_eq!(own.interface, host.interface_index("v0"));
     }
 }
 

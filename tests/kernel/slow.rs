@@ -237,8 +237,11 @@ fn a_decoy_of_nmap_loses_no_connection_and_the_scanner_is_blocked() {
     let seconds = duration(14, 150);
     let experience = honest(&scene.scanner, HONEST, (HOST, "8000"), seconds, || {
         let decoys = format!("{HONEST},10.69.1.4,ME,10.69.1.5");
-        // As an administrator would start it, with nmap's own retries.
-        let words = ["-n", "-Pn", "-sS", "-e", DEVICE, "-S", "10.69.1.2", "-D", &decoys, HOST];
+        // As an administrator would start it, with nmap's own retries, and with some of the ports
+        // that it would try.
+        let words =
+            ["-n", "-Pn", "-sS", "-p", "1-1000", "-e", DEVICE, "-S", "10.69.1.2", "-D", &decoys];
+        let words = [&words[..], &[HOST]].concat();
         scene.scanner.output("nmap", &words, Duration::from_secs(60));
         wait_for_state(&daemon, "10.69.1.2", "blocked", true);
     });

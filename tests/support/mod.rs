@@ -26,18 +26,24 @@ pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
-use std::sync::Mutex;
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use netns::Namespace;
 use portsentry::nft::{Monitor, Notification, Received};
 use portsentry::ruleset::SCHEMA;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Sends traffic that nmap cannot; each load is a function in it.
 pub const TRAFFIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/traffic.py");
+
+/// Where nmap finds a short list of services (nmap(1), `NMAPDIR`).
+const NMAP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/nmap");
 
 /// A name that no other test on this machine uses: process id and a count.
 pub fn unique(prefix: &str) -> String {
@@ -45,13 +51,31 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Runs `program` under timeout(1) and returns its output, whatever its exit status.
+/// Runs `program` and returns its output, whatever its exit status. Past `limit` it and its children
+/// are killed.
 pub fn output(program: &str, arguments: &[&str], limit: Duration) -> Output {
-    Command::new("timeout")
-        .args(["-k", "2", &limit.as_secs().max(1).to_string(), program])
+    // timeout(1) would be one more program to start, and tests start some ten thousand.
+    let child = Command::new(program)
         .args(arguments)
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"))
+        .env("NMAPDIR", NMAP)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let group = Pid::from_child(&child);
+    std::thread::scope(|scope| {
+        let (ended, end) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        output.unwrap_or_else(|error| panic!("{program}: {error}"))
+    })
 }
 
 /// Runs `program`, which must succeed, and returns its standard output.

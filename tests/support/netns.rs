@@ -5,7 +5,11 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use super::{output, run, unique};
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{NMAP, output, run, unique};
 
 /// A network namespace; dropping it ends all processes in it.
 pub struct Namespace {
@@ -30,18 +34,15 @@ impl Namespace {
         namespace
     }
 
-    /// Runs a command inside, which must succeed; returns its standard output.
+    /// Runs a command inside, which must succeed; returns its standard output. Its /sys is that of
+    /// the machine, unlike that of ip-netns(8).
     pub fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let mut full = vec!["netns", "exec", &self.name, program];
-        full.extend_from_slice(arguments);
-        run("ip", &full)
+        self.enter(|| run(program, arguments))
     }
 
     /// Runs a command inside, whatever its exit status.
     pub fn output(&self, program: &str, arguments: &[&str], limit: Duration) -> Output {
-        let mut full = vec!["netns", "exec", &self.name, program];
-        full.extend_from_slice(arguments);
-        output("ip", &full, limit)
+        self.enter(|| output(program, arguments, limit))
     }
 
     /// Whether a ping(8) with these options and destination is answered. It sends several, as a
@@ -67,6 +68,7 @@ impl Namespace {
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Running {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]).args(arguments);
+        command.env("NMAPDIR", NMAP);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Running(command.spawn().unwrap_or_else(|error| panic!("{program}: {error}")))
     }
@@ -111,15 +113,21 @@ impl Namespace {
             ],
         );
         for (namespace, addresses) in [(self, own), (other, others)] {
+            let mut lines = String::new();
             for address in addresses {
-                let mut arguments = vec!["addr", "add", address, "dev", device];
-                if address.contains(':') {
-                    arguments.push("nodad");
-                }
-                namespace.run("ip", &arguments);
+                let without_detection = if address.contains(':') { " nodad" } else { "" };
+                lines += &format!("addr add {address} dev {device}{without_detection}\n");
             }
-            namespace.run("ip", &["link", "set", device, "up"]);
+            namespace.ip_batch(&format!("{lines}link set {device} up\n"));
         }
+    }
+
+    /// The number of a device inside.
+    pub fn interface_index(&self, device: &str) -> u32 {
+        self.enter(|| {
+            let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).expect("socket");
+            name_to_index(socket, device).expect("device")
+        })
     }
 }
 
@@ -127,7 +135,8 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let pids = output("ip", &["netns", "pids", &self.name], Duration::from_secs(5));
         for pid in String::from_utf8_lossy(&pids.stdout).split_whitespace() {
-            let _ = Command::new("kill").args(["-9", pid]).status();
+            let pid = pid.parse().ok().and_then(Pid::from_raw);
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
         }
         let _ = output("ip", &["netns", "del", &self.name], Duration::from_secs(5));
     }
