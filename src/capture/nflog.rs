@@ -170,13 +170,26 @@ impl Listener {
         bound: usize,
         on_packet: &mut dyn FnMut(&Packet<'_>),
     ) -> Result<Received, Error> {
+        self.receive_together(bound, &mut |packets| packets.iter().for_each(&mut *on_packet))
+    }
+
+    /// As [`Listener::receive`], but hands out as many packets at once as came together, at most
+    /// [`TOGETHER`].
+    ///
+    /// # Errors
+    /// As [`Listener::receive`].
+    pub fn receive_together(
+        &mut self,
+        bound: usize,
+        on_packets: &mut dyn FnMut(&[Packet<'_>]),
+    ) -> Result<Received, Error> {
         let Self { channel, settings, counters } = self;
         let before = counters.statistics.packets;
         channel.receive(bound, |socket, event| {
             match event {
                 Event::Datagram { bytes, cut } => {
                     counters.statistics.malformed += u64::from(cut);
-                    counters.on_datagram(bytes, settings.group, on_packet);
+                    counters.on_datagram(bytes, settings.group, on_packets);
                 }
                 // Only where ENOBUFS could not be disabled.
                 Event::Overrun => {}
@@ -209,6 +222,9 @@ impl Listener {
 fn memory(socket: &Socket) -> sys::socket::SocketMemory {
     sys::socket::memory(socket.as_fd()).unwrap_or_default()
 }
+
+/// Packets that are handed out at once: their accounts are read from memory together.
+pub const TOGETHER: usize = 16;
 
 /// The decoder with its counters. Separate from the socket, so that tests can pass any bytes.
 #[derive(Debug, Clone, Default)]
@@ -243,8 +259,10 @@ impl Counters {
         &mut self,
         datagram: &[u8],
         group: u16,
-        on_packet: &mut dyn FnMut(&Packet<'_>),
+        on_packets: &mut dyn FnMut(&[Packet<'_>]),
     ) {
+        let mut together = [Packet::default(); TOGETHER];
+        let mut count = 0;
         for message in Messages(datagram) {
             match message.header.kind {
                 MSG_PACKET => match decode(&message, group) {
@@ -252,7 +270,14 @@ impl Counters {
                         self.on_sequence(packet.sequence);
                         self.accounted = self.at_empty;
                         self.statistics.packets += 1;
-                        on_packet(&packet);
+                        if let Some(place) = together.get_mut(count) {
+                            *place = packet;
+                            count += 1;
+                        }
+                        if count == TOGETHER {
+                            on_packets(&together);
+                            count = 0;
+                        }
                     }
                     None => self.statistics.malformed += 1,
                 },
@@ -268,6 +293,9 @@ impl Counters {
                 },
                 _ => self.statistics.malformed += 1,
             }
+        }
+        if let Some(rest) = together.get(..count).filter(|rest| !rest.is_empty()) {
+            on_packets(rest);
         }
     }
 
@@ -359,7 +387,9 @@ mod tests {
 
     fn count(counters: &mut Counters, datagram: &[u8]) -> Vec<u32> {
         let mut seen = Vec::new();
-        counters.on_datagram(datagram, 77, &mut |packet| seen.extend(packet.sequence));
+        counters.on_datagram(datagram, 77, &mut |packets| {
+            seen.extend(packets.iter().filter_map(|packet| packet.sequence));
+        });
         seen
     }
 

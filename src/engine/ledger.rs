@@ -35,6 +35,7 @@
 //! 5) + 1` ports of eight bytes for each suspect; where that would take more than
 //! [`PORT_BYTES_MAX`], there are fewer suspects.
 
+mod ahead;
 mod eviction;
 mod index;
 mod shape;
@@ -142,7 +143,7 @@ pub(super) struct Ledger {
 }
 
 /// A key with its hash, which a packet needs more than once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Hashed {
     pub(super) key: Key,
     pub(super) hash: u64,

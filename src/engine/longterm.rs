@@ -9,11 +9,11 @@
 //! a keyed hash of 50 bits, which no sender can predict. In a full bucket the entry with the fewest
 //! bits goes: sources of one packet replace each other, and none that touched several ports.
 
-use std::hint::black_box;
 use std::time::Duration;
 
 use super::MonoTime;
 use crate::probe::Port;
+use crate::sys::prefetch::prefetch;
 
 /// Sources remembered for a day, a power of two.
 pub(super) const SOURCES: usize = 1 << 20;
@@ -189,10 +189,16 @@ impl LongTerm {
         0
     }
 
+    /// Brings the bucket of a source into the processor's caches.
+    pub(super) fn read_ahead(&self, hash: u64) {
+        if let Some(bucket) = self.bucket(place(hash).0) {
+            prefetch(bucket);
+        }
+    }
+
     fn write_firsts(&mut self) {
-        // All are read before the first is decided on, so that the processor fetches them at once.
         for (hash, _) in self.firsts.iter().take(self.waiting) {
-            black_box(self.bucket(place(*hash).0).map(|bucket| bucket[0][0]));
+            self.read_ahead(*hash);
         }
         for at in 0..std::mem::take(&mut self.waiting) {
             if let Some((hash, current)) = self.firsts.get(at).copied() {

@@ -1,5 +1,7 @@
 //! A slab of fixed capacity with linked lists, for [`super::ledger`].
 
+use crate::sys::prefetch::prefetch;
+
 /// The null index: no slab grows to this.
 const NONE: u32 = u32::MAX;
 
@@ -69,6 +71,13 @@ impl<T> Slab<T> {
 
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         self.nodes.get_mut(at as usize).map(|node| &mut node.value)
+    }
+
+    /// Brings a place into the processor's caches.
+    pub(super) fn read_ahead(&self, at: u32) {
+        if let Some(node) = self.nodes.get(at as usize) {
+            prefetch(node);
+        }
     }
 
     /// Appends a value to `list`; `None` if the slab is full.

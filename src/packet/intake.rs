@@ -125,66 +125,76 @@ impl PacketThread {
         let Self { enforcer, listener, decoy, ephemeral, intake, .. } = self;
         let Intake { shedding, evaluated, no_probe, unreadable, .. } = intake;
         let more = one_wake(|| {
-            listener.receive(PACKETS_PER_READ, &mut |packet| {
-                let Ok(parsed) = wire::parse(packet.payload) else {
-                    *unreadable += 1;
-                    return;
-                };
-                let hold = hold_of(packet.prefix);
-                if wire::checksum::verify(packet.payload).is_err() {
-                    *unreadable += 1;
-                    // The rules hold a source for flags that conntrack finds invalid either way.
-                    if hold == Hold::New {
-                        enforcer.on_discarded(now, parsed.source);
-                    }
-                    return;
+            listener.receive_together(PACKETS_PER_READ, &mut |packets| {
+                if packets.len() > 1 {
+                    let sources = packets.iter().map(|packet| wire::source(packet.payload));
+                    enforcer.engine.read_ahead(sources.flatten());
                 }
-                let is_allowed = packet.prefix == ALLOWED_PREFIX;
-                let probe = match Probe::from_packet(&parsed, ephemeral) {
-                    Ok(probe) if is_allowed => {
-                        *evaluated += 1;
-                        if !probe.ambiguous {
-                            enforcer.on_allowed_interface(now, &probe);
+                for packet in packets {
+                    let Ok(parsed) = wire::parse(packet.payload) else {
+                        *unreadable += 1;
+                        continue;
+                    };
+                    let hold = hold_of(packet.prefix);
+                    if wire::checksum::verify(packet.payload).is_err() {
+                        *unreadable += 1;
+                        // The rules hold a source for flags that conntrack finds invalid either way.
+                        if hold == Hold::New {
+                            enforcer.on_discarded(now, parsed.source);
                         }
-                        return;
+                        continue;
                     }
-                    Ok(probe) if packet.prefix != UNWATCHED_PREFIX => probe,
-                    Ok(probe) => {
-                        *no_probe += 1;
-                        if !probe.ambiguous {
-                            enforcer.on_unwatched(now, &probe);
+                    let is_allowed = packet.prefix == ALLOWED_PREFIX;
+                    let probe = match Probe::from_packet(&parsed, ephemeral) {
+                        Ok(probe) if is_allowed => {
+                            *evaluated += 1;
+                            if !probe.ambiguous {
+                                enforcer.on_allowed_interface(now, &probe);
+                            }
+                            continue;
                         }
-                        return;
-                    }
-                    Err(reason) => {
-                        *no_probe += 1;
-                        if let Some(late) = Probe::late(&parsed, reason).filter(|_| !is_allowed) {
-                            enforcer.on_late(now, &late);
+                        Ok(probe) if packet.prefix != UNWATCHED_PREFIX => probe,
+                        Ok(probe) => {
+                            *no_probe += 1;
+                            if !probe.ambiguous {
+                                enforcer.on_unwatched(now, &probe);
+                            }
+                            continue;
                         }
-                        return;
+                        Err(reason) => {
+                            *no_probe += 1;
+                            if let Some(late) = Probe::late(&parsed, reason).filter(|_| !is_allowed)
+                            {
+                                enforcer.on_late(now, &late);
+                            }
+                            continue;
+                        }
+                    };
+                    // To read a packet costs 20 ns and allocates nothing; to take in a source that
+                    // nobody knew is what costs. Holds are few, by a rate of the rules, and each has to
+                    // be confirmed or ended.
+                    if hold != Hold::New
+                        && shedding.should_shed(|| enforcer.engine.knows(probe.source))
+                    {
+                        continue;
                     }
-                };
-                // To read a packet costs 20 ns and allocates nothing; to take in a source that
-                // nobody knew is what costs. Holds are few, by a rate of the rules, and each has to
-                // be confirmed or ended.
-                if hold != Hold::New && shedding.should_shed(|| enforcer.engine.knows(probe.source))
-                {
-                    return;
-                }
-                *evaluated += 1;
-                // What the decoys' rules log may be the beginning of a handshake.
-                let probe = match (parsed.transport, hold) {
-                    (wire::Transport::Tcp(segment), Hold::None) if packet.hook == PREROUTING => {
-                        decoy.wait_for_handshake(now, segment.source_port, probe)
+                    *evaluated += 1;
+                    // What the decoys' rules log may be the beginning of a handshake.
+                    let probe = match (parsed.transport, hold) {
+                        (wire::Transport::Tcp(segment), Hold::None)
+                            if packet.hook == PREROUTING =>
+                        {
+                            decoy.wait_for_handshake(now, segment.source_port, probe)
+                        }
+                        (_, Hold::New) if packet.hook == PREROUTING => {
+                            decoy.hold(now, probe.source);
+                            None
+                        }
+                        _ => Some(probe),
+                    };
+                    if let Some(probe) = probe {
+                        enforcer.evaluate(now, &probe, hold);
                     }
-                    (_, Hold::New) if packet.hook == PREROUTING => {
-                        decoy.hold(now, probe.source);
-                        None
-                    }
-                    _ => Some(probe),
-                };
-                if let Some(probe) = probe {
-                    enforcer.evaluate(now, &probe, hold);
                 }
             })
         })?;

@@ -9,6 +9,7 @@ pub(crate) mod login_sessions;
 pub(crate) mod mailbox;
 pub mod peer;
 pub mod poll;
+pub(crate) mod prefetch;
 pub(crate) mod privilege;
 pub mod process;
 pub(crate) mod procfs;

@@ -164,6 +164,15 @@ pub fn parse(bytes: &[u8]) -> Result<Packet<'_>, Error> {
     })
 }
 
+/// The source of a packet that starts with its IP header; nothing else of it is looked at.
+pub(crate) fn source(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.first()? >> 4 {
+        4 => bytes.get(12..)?.first_chunk::<4>().copied().map(IpAddr::from),
+        6 => bytes.get(8..)?.first_chunk::<16>().copied().map(IpAddr::from),
+        _ => None,
+    }
+}
+
 /// The big-endian 16-bit number at `at`.
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))

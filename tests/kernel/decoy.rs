@@ -467,8 +467,7 @@ fn a_service_that_restarts_is_no_decoy_meanwhile() {
     drop(service);
     // Its clients get a reset as usual, and are not blocked for it. A program that another test starts
     // at this moment may hold the listening socket until it is executed.
-    let is_refused =
-        || matches!(net.connect(CLIENT4, HOST4, 80), Err(error) if error.kind() == ErrorKind::ConnectionRefused);
+    let is_refused = || matches!(net.connect(CLIENT4, HOST4, 80), Err(error) if error.kind() == ErrorKind::ConnectionRefused);
     assert!(eventually(Duration::from_secs(5), is_refused));
     let service = net.listen("0.0.0.0:80");
     greet(&service);

@@ -239,8 +239,19 @@ fn a_decoy_of_nmap_loses_no_connection_and_the_scanner_is_blocked() {
         let decoys = format!("{HONEST},10.69.1.4,ME,10.69.1.5");
         // As an administrator would start it, with nmap's own retries, and with some of the ports
         // that it would try.
-        let words =
-            ["-n", "-Pn", "-sS", "-p", "1-1000", "-e", DEVICE, "-S", "10.69.1.2", "-D", &decoys];
+        let words = [
+            "-n",
+            "-Pn",
+            "-sS",
+            "-p",
+            "1-250,7000-7750",
+            "-e",
+            DEVICE,
+            "-S",
+            "10.69.1.2",
+            "-D",
+            &decoys,
+        ];
         let words = [&words[..], &[HOST]].concat();
         scene.scanner.output("nmap", &words, Duration::from_secs(60));
         wait_for_state(&daemon, "10.69.1.2", "blocked", true);

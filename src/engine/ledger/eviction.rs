@@ -1,7 +1,5 @@
 //! Which source goes when a tier is full or its time is over.
 
-use std::hint::black_box;
-
 use super::{INDEX, Key, Ledger, PATIENT, Place, SUSPECT, Tier};
 use crate::engine::MonoTime;
 use crate::engine::account::Touch;
@@ -93,7 +91,7 @@ impl Ledger {
                 // The next one's cell of the index, which a flood needs with its next packet: the
                 // processor fetches it meanwhile.
                 if let Some(next) = self.front(tier) {
-                    black_box(self.index.peek(self.hash(next.key)));
+                    self.index.read_ahead(self.hash(next.key));
                 }
                 return;
             }

@@ -5,6 +5,7 @@
 //! the cells behind back, so that nothing erased piles up and needs no rebuilding.
 
 use super::Place;
+use crate::sys::prefetch::prefetch;
 
 /// Cells for each account.
 const CELLS: usize = 2;
@@ -58,11 +59,18 @@ impl Index {
         }
     }
 
-    /// The cell where a search for this hash starts. Reading it early brings its cache line in before
-    /// the search needs it.
+    /// Brings the cell where a search for this hash starts into the processor's caches.
     #[inline]
-    pub(super) fn peek(&self, hash: u64) -> u64 {
-        self.get(self.home(tag(hash)))
+    pub(super) fn read_ahead(&self, hash: u64) {
+        if let Some(cell) = self.cells.get(self.home(tag(hash))) {
+            prefetch(cell);
+        }
+    }
+
+    /// The first place of this hash: in most cases it is the right one.
+    #[inline]
+    pub(super) fn first(&self, hash: u64) -> Option<Place> {
+        self.find(hash, |_| true)
     }
 
     /// The place of this hash that is the right one.

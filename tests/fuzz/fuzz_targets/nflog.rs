@@ -8,12 +8,13 @@ use portsentry::capture::nflog::Counters;
 fuzz_target!(|bytes: &[u8]| {
     let mut counters = Counters::default();
     let mut packets = 0;
-    counters.on_datagram(bytes, 77, &mut |packet| {
-        packets += 1;
-        assert!(
-            packet.payload.is_empty() || bytes.as_ptr_range().contains(&packet.payload.as_ptr())
-        );
-        assert!(packet.payload.len() + packet.prefix.len() <= 2 * bytes.len());
+    counters.on_datagram(bytes, 77, &mut |together| {
+        for packet in together {
+            packets += 1;
+            let payload = packet.payload;
+            assert!(payload.is_empty() || bytes.as_ptr_range().contains(&payload.as_ptr()));
+            assert!(payload.len() + packet.prefix.len() <= 2 * bytes.len());
+        }
     });
     assert_eq!(counters.statistics().packets, packets);
 });
