@@ -13,6 +13,7 @@ use crate::control::{
     AllowRow, BlockRow, HistoryRow, ListRow, Loaded, Observed, Status, Tested, WouldBeRow,
 };
 use crate::ctl::diagnostics::Diagnostic;
+use crate::ctl::geo::{Geo, Located};
 use crate::ctl::report::Figures;
 use crate::ctl::run::Document;
 use crate::ctl::several::Wrong;
@@ -179,8 +180,8 @@ fn kinds() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     rows.map(|(kind, keys)| (kind, keys.split_whitespace().collect()))
 }
 
-/// All events.
-fn event() -> Value {
+/// All events; `located`: with where their address is.
+fn event(located: bool) -> Value {
     let kind = |kind: &str, keys: Vec<&str>| {
         let mut all = vec![
             ("time", time()),
@@ -188,7 +189,12 @@ fn event() -> Value {
             ("event", json!({ "const": kind })),
         ];
         all.extend(keys.iter().map(|key| (*key, fact(key))));
-        object(all)
+        let mut schema = object(all);
+        // Only portsentryctl adds it, and where nothing is known it is absent.
+        if located && keys.contains(&"address") {
+            schema["properties"]["geo"] = of::<Geo>();
+        }
+        schema
     };
     let mut all: Vec<Value> = kinds().map(|(name, keys)| kind(name, keys)).collect();
     // A client of `watch` that reads too slowly gets it instead of what it missed.
@@ -282,7 +288,7 @@ fn replay() -> Value {
         ("reports_held_back", count()),
         ("not_listed", count()),
         ("detected", array(source)),
-        ("campaigns", array(event())),
+        ("campaigns", array(event(false))),
     ])
 }
 
@@ -315,11 +321,11 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
     let flag = json!({ "type": "boolean" });
     vec![
         ("status", "portsentryctl --json status", of::<Status>()),
-        ("list", "portsentryctl --json list", of::<Vec<BlockRow>>()),
+        ("list", "portsentryctl --json list", of::<Vec<Located<BlockRow>>>()),
         ("would-be", "portsentryctl --json list --would-be", of::<Vec<WouldBeRow>>()),
         ("show", "portsentryctl --json show", with_history(of::<Document<'static>>())),
         ("test", "portsentryctl --json test", of::<Tested>()),
-        ("history", "portsentryctl --json history", with_history(of::<Vec<HistoryRow>>())),
+        ("history", "portsentryctl --json history", with_history(of::<Vec<Located<HistoryRow>>>())),
         ("report", "portsentryctl --json report", of::<Figures>()),
         ("lists", "portsentryctl --json lists", of::<Vec<ListRow>>()),
         ("allow-list", "portsentryctl --json allow list", of::<Vec<AllowRow>>()),
@@ -341,12 +347,12 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
         (
             "test-response",
             "portsentryctl --json test-response",
-            object(vec![("ok", flag), ("events", array(event())), ("missing", array(text()))]),
+            object(vec![("ok", flag), ("events", array(event(false))), ("missing", array(text()))]),
         ),
         (
             "event",
             "portsentryctl --json watch, portsentry replay --jsonl, log.format: json",
-            event(),
+            event(true),
         ),
         ("replay", "portsentry replay --json", replay()),
         ("error", "any of them, on standard error", of::<ErrorDocument>()),

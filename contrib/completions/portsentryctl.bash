@@ -855,7 +855,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__history)
-            opts="-h --since --until --source --port --kind --result --scan --all --csv --json --socket --no-pager --help"
+            opts="-h --since --until --source --port --kind --result --scan --country --asn --all --csv --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -887,6 +887,14 @@ _portsentryctl() {
                     ;;
                 --scan)
                     COMPREPLY=($(compgen -W "connect syn fin null xmas maimon ack custom-flags udp sctp-init sctp-cookie-echo ip-protocol reply sweep ping-sweep" -- "${cur}"))
+                    return 0
+                    ;;
+                --country)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --asn)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --socket)
@@ -931,7 +939,7 @@ _portsentryctl() {
             return 0
             ;;
         portsentryctl__subcmd__list)
-            opts="-h --would-be --proven --slowed --since --net --sort --list --limit --json --socket --no-pager --help"
+            opts="-h --would-be --proven --slowed --since --net --country --asn --sort --list --limit --json --socket --no-pager --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -942,6 +950,14 @@ _portsentryctl() {
                     return 0
                     ;;
                 --net)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --country)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --asn)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

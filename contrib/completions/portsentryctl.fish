@@ -67,6 +67,8 @@ complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -l 
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand metrics" -s h -l help -d 'Print help'
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l since -d 'Only what began since then: 1h, 7d, a date (2026-11-20), or a time (2026-11-20T15:00)' -r
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l net -d 'Only in this network, or around this address' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l country -d 'Only in these countries, by their codes: DE,CN. Needs a database (geo in the configuration)' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l asn -d 'Only in these autonomous systems: 64496,AS64497. Needs a database, too' -r
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand list" -l sort -d 'The most packets first, the newest, the next to end, or by address' -r -f -a "packets\t'Dropped packets, the most first'
 since\t'The beginning, the newest first'
 until\t'The end, the next first'
@@ -182,6 +184,8 @@ ip-protocol\t''
 reply\t''
 sweep\t''
 ping-sweep\t''"
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l country -d 'Only in these countries, by their codes: DE,CN. Needs a database (geo in the configuration)' -r
+complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l asn -d 'Only in these autonomous systems: 64496,AS64497. Needs a database, too' -r
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l socket -d 'The daemon\'s control socket' -r -F
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l all -d 'Also what is about no source: starts, reloads, lost packets'
 complete -c portsentryctl -n "__fish_portsentryctl_using_subcommand history" -l csv -d 'Print comma-separated values (RFC 4180), with a header'

@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::{
     AbuseIpDb, Admins, Block, Campaign, CampaignAction, Capture, ClosedPorts, CommandOn,
-    CommandWhen, Config, Control, Endpoint, Escalate, Events, Facility, HostsDeny, Ipv6Accounts,
-    Log, LogFormat, LogTarget, Method, Mode, NeverBlock, Notify, NotifyOn, OnExit, OwnTable,
-    PortMode, PortSet, Protocol, ProtocolAction, Respond, Sendmail, Size, Unproven, UnprovenAction,
-    Unwatched,
+    CommandWhen, Config, Control, Endpoint, Escalate, Events, Facility, Geo, HostsDeny,
+    Ipv6Accounts, Log, LogFormat, LogTarget, Method, Mode, NeverBlock, Notify, NotifyOn, OnExit,
+    OwnTable, PortMode, PortSet, Protocol, ProtocolAction, Respond, Sendmail, Size, Unproven,
+    UnprovenAction, Unwatched,
 };
 
 impl Default for Config {
@@ -115,6 +115,7 @@ impl Default for Config {
                 },
             },
             resolve: false,
+            geo: Geo { country: None, asn: None },
             log: Log {
                 target: LogTarget::Auto,
                 format: LogFormat::Classic,

@@ -68,7 +68,7 @@ pub struct Finding {
     pub file: PathBuf,
     /// The line, from 1; 0 when the finding is about the file as a whole.
     pub line: u32,
-    /// The column, in characters from 1; 0 when the finding is about the file as a whole.
+    /// The column, in characters from 1; 0 when the finding is about the line or file as a whole.
     pub column: u32,
     /// The fault.
     pub message: String,
@@ -103,7 +103,10 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", escaped(&self.file.to_string_lossy()))?;
         if self.line > 0 {
-            write!(f, "{}:{}:", self.line, self.column)?;
+            write!(f, "{}:", self.line)?;
+        }
+        if self.column > 0 {
+            write!(f, "{}:", self.column)?;
         }
         write!(f, " {}: {}", self.severity, self.message)?;
         if let Some((line, before)) = &self.cited {

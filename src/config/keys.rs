@@ -365,6 +365,8 @@ pub const KEYS: &[Key] = &[
     key!(notify.abuseipdb.key_file, Kind::Path { optional: true, max: SECRET_PATH }, Live),
     key!(notify.abuseipdb.url, Kind::Text { max: URL }, Live),
     key!(resolve, Kind::Switch, Live),
+    key!(geo.country, Kind::Path { optional: true, max: PATH }, Live),
+    key!(geo.asn, Kind::Path { optional: true, max: PATH }, Live),
     key!(log.target, Kind::Word(keywords::<LogTarget>), Live),
     key!(log.format, Kind::Word(keywords::<LogFormat>), Live),
     key!(log.level, Kind::Word(keywords::<log::LevelFilter>), Live),

@@ -105,6 +105,16 @@ impl Loaded {
         self.origins.get(key).map(String::as_str)
     }
 
+    /// Adds a warning about something outside the file that this key names, at its line.
+    pub fn warn_of(&mut self, key: &str, message: String, remedy: String) {
+        let origin = self.origin(key).and_then(|origin| origin.rsplit_once(':'));
+        let place = origin.and_then(|(file, line)| Some((PathBuf::from(file), line.parse().ok()?)));
+        self.warn(message, remedy);
+        if let (Some((file, line)), Some(warning)) = (place, self.warnings.last_mut()) {
+            (warning.file, warning.line) = (file, line);
+        }
+    }
+
     /// Adds a warning about something outside the file, which a key of it needs.
     pub fn warn(&mut self, message: String, remedy: String) {
         let file = self.from.as_deref().unwrap_or(Path::new(DEFAULT_PATH));

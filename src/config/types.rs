@@ -49,6 +49,8 @@ pub struct Config {
     pub notify: Notify,
     /// Whether reports have reverse names.
     pub resolve: bool,
+    /// Databases of countries and autonomous systems.
+    pub geo: Geo,
     /// Target and format of the log.
     pub log: Log,
     /// The classic history file.
@@ -389,6 +391,15 @@ pub struct HostsDeny {
     pub path: PathBuf,
     /// Line template with `{target}`.
     pub line: String,
+}
+
+/// `geo`: files in MaxMind's format, which portsentryctl alone opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Geo {
+    /// Has the country of an address; `None`: not shown.
+    pub country: Option<PathBuf>,
+    /// Has the autonomous system of an address; `None`: not shown.
+    pub asn: Option<PathBuf>,
 }
 
 /// `log`.

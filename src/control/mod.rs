@@ -24,9 +24,9 @@ pub use handler::{Answer, Caller, Cancelled, Handler};
 pub use listen::{ListenError, Listener, listen};
 pub use protocol::{
     AllowRow, AllowedName, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, Decisions,
-    Decoys, EventStore, HistoryRow, Intake, Kind, ListRow, Loaded, NotDone, Observed, Outcome,
-    Past, PortName, PortUse, Proof, Queues, Reflex, Refusal, Repairs, Reply, Request, Responses,
-    Rights, RulesState, Selection, Several, Shown, Stamp, Standing, State, Status, Store, Target,
-    Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
+    Decoys, EventStore, GeoFiles, HistoryRow, Intake, Kind, ListRow, Loaded, NotDone, Observed,
+    Outcome, Past, PortName, PortUse, Proof, Queues, Reflex, Refusal, Repairs, Reply, Request,
+    Responses, Rights, RulesState, Selection, Several, Shown, Stamp, Standing, State, Status,
+    Store, Target, Tested, TestedPort, TouchedRow, Tracked, Watching, WouldBeRow,
 };
 pub use server::{Feed, Server};

@@ -190,7 +190,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Default, Args)]
 pub struct List {
     /// What observe mode would have blocked or slowed, instead.
-    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "list", "sort", "limit"])]
+    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "list", "country", "asn", "sort", "limit"])]
     pub would_be: bool,
     /// Only sources of scans whose address is proven.
     #[arg(long)]
@@ -204,6 +204,12 @@ pub struct List {
     /// Only in this network, or around this address.
     #[arg(long, value_name = "ADDR|NET")]
     pub net: Option<Target>,
+    /// Only in these countries, by their codes: DE,CN. Needs a database (geo in the configuration).
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = parse_country)]
+    pub country: Vec<String>,
+    /// Only in these autonomous systems: 64496,AS64497. Needs a database, too.
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', value_parser = parse_asn)]
+    pub asn: Vec<u32>,
     /// The most packets first, the newest, the next to end, or by address.
     #[arg(long, value_name = "KEY")]
     pub sort: Option<Sort>,
@@ -253,6 +259,12 @@ pub struct History {
     /// Only of this kind of scan: syn, udp, sweep and others.
     #[arg(long, value_name = "SCAN", value_parser = PossibleValuesParser::new(ScanKind::ALL.map(ScanKind::name)), hide_possible_values = true)]
     pub scan: Option<String>,
+    /// Only in these countries, by their codes: DE,CN. Needs a database (geo in the configuration).
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = parse_country)]
+    pub country: Vec<String>,
+    /// Only in these autonomous systems: 64496,AS64497. Needs a database, too.
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', value_parser = parse_asn)]
+    pub asn: Vec<u32>,
     /// Also what is about no source: starts, reloads, lost packets.
     #[arg(long)]
     pub all: bool,
@@ -396,6 +408,19 @@ fn parse_moment(text: &str, day: Option<Date>) -> Result<Timestamp, String> {
     Ok(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
 }
 
+fn parse_country(text: &str) -> Result<String, String> {
+    if text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err("write the two letters of a country, DE".to_owned())
+    }
+}
+
+fn parse_asn(text: &str) -> Result<u32, String> {
+    let number = text.get(..2).filter(|start| start.eq_ignore_ascii_case("as")).and(text.get(2..));
+    number.unwrap_or(text).parse().map_err(|_| "write a number, 64496 or AS64496".to_owned())
+}
+
 fn parse_effect(text: &str) -> Result<Effect, String> {
     Effect::of_word(text).ok_or_else(|| {
         let words: Vec<&str> = Effect::ALL.into_iter().map(Effect::word).collect();
@@ -496,6 +521,14 @@ mod tests {
         assert_eq!(kind, ["scan", "blocked", "order"]);
         assert_eq!((result, csv), (Some(Effect::Ended), true));
         assert_eq!(port.unwrap().to_string(), "udp/53");
+        let line = "portsentryctl history --country de,CN --asn 64496,AS64497 --asn as1";
+        let Ok(Command::History(History { country, asn, .. })) = read(line) else { panic!() };
+        assert_eq!((country, asn), (vec!["DE".into(), "CN".into()], vec![64496, 64497, 1]));
+        for wrong in
+            ["--country Germany", "--country 12", "--asn ASN1", "--asn as", "--asn -1", "--asn ä1"]
+        {
+            assert!(read(&format!("portsentryctl list {wrong}")).is_err(), "{wrong}");
+        }
         for wrong in ["--kind scans", "--result good", "--scan fast", "--port x", "--csv --json"] {
             assert!(read(&format!("portsentryctl history {wrong}")).is_err(), "{wrong}");
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::diagnostics::diagnostics;
 use super::failure::Failure;
 use super::run::{document, status_of};
-use super::status;
+use super::{geo, status};
 use crate::config::{self, DEFAULT_PATH, Finding, Loaded, Refused, Unit};
 use crate::daemon::{allowed_names, interfaces};
 use crate::journal::format::{printable, printable_lines};
@@ -28,6 +28,7 @@ pub(super) fn run(
     let result = config::load_under(file, &Unit::of_system()).map(|mut loaded| {
         interfaces::check(&mut loaded);
         allowed_names::check(&mut loaded);
+        geo::check(&mut loaded);
         loaded
     });
     let shown = file.unwrap_or(Path::new(DEFAULT_PATH)).to_string_lossy();

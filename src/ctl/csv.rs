@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 
+use super::geo::{Geo, Located};
 use crate::control::protocol::{HistoryRow, Stamp, TouchedRow};
 use crate::journal::format::{printable, printable_json};
 
 /// The columns. Programs rely on them: new ones may be added at the end.
-const HEADER: [&str; 16] = [
+const HEADER: [&str; 19] = [
     "at",
     "kind",
     "address",
@@ -23,6 +24,9 @@ const HEADER: [&str; 16] = [
     "first_seen",
     "touched",
     "details",
+    "country",
+    "asn",
+    "as_name",
 ];
 
 /// Writes the header.
@@ -31,7 +35,11 @@ pub(super) fn header(out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Writes an event.
-pub(super) fn row(out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
+pub(super) fn row(
+    out: &mut dyn Write,
+    Located { row, geo }: Located<HistoryRow>,
+) -> io::Result<()> {
+    let Geo { country, asn, as_name } = geo.unwrap_or_default();
     let port = row.port_name();
     let details = if row.details.is_empty() {
         String::new()
@@ -63,6 +71,9 @@ pub(super) fn row(out: &mut dyn Write, row: HistoryRow) -> io::Result<()> {
             stamp(row.first_seen),
             touched.join("; "),
             details,
+            text(country),
+            text(asn.map(|asn| asn.to_string())),
+            text(as_name),
         ],
     )
 }

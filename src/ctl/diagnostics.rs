@@ -12,7 +12,7 @@ pub(crate) struct Diagnostic {
     file: String,
     /// The line, from 1; null: it is about the file as a whole.
     line: Option<u32>,
-    /// The column, in characters from 1; null as the line.
+    /// The column, in characters from 1; null: it is about the line or file as a whole.
     column: Option<u32>,
     /// `error`: the configuration is refused; `warning`: it is accepted.
     #[cfg_attr(test, schemars(extend("enum" = ["error", "warning"])))]

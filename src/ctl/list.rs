@@ -1,4 +1,5 @@
-//! `list`: the daemon selects and sorts the rows, so that only those that are shown are sent.
+//! `list`: the daemon selects and sorts the rows, so that only those that are shown are sent;
+//! countries and autonomous systems it does not know.
 
 use super::args::{List, Sort};
 use crate::control::protocol::{Order, Request, Selection, Stamp};
@@ -19,7 +20,7 @@ impl List {
             net: self.net,
             list: self.list.clone(),
             sort,
-            limit: self.limit,
+            limit: self.limit.filter(|_| self.country.is_empty() && self.asn.is_empty()),
         }))
     }
 }

@@ -9,6 +9,7 @@ mod csv;
 pub(crate) mod diagnostics;
 mod exporter;
 mod failure;
+pub(crate) mod geo;
 mod health;
 mod import;
 mod list;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{AllowCommand, Arguments, Command, History, ObserveCommand};
+use super::args::{AllowCommand, Arguments, Command, History, List, ObserveCommand};
 use super::failure::Failure;
+use super::geo::{Databases, Geo, Located, Wanted};
 use super::table::Table;
 use super::{
     allowed, check, csv, exporter, health, import, metrics, observed, overview, report, responses,
@@ -108,6 +109,17 @@ pub(super) fn run(
         Command::Reload => Request::Reload {},
         Command::Watch => Request::Watch {},
     };
+    let shows_places = matches!(
+        request,
+        Request::List(_) | Request::History(_) | Request::Show { .. } | Request::Watch {}
+    );
+    let geo = if shows_places {
+        Databases::of_daemon(&arguments.socket, json, err)?
+    } else {
+        Databases::default()
+    };
+    let wanted = wanted(&arguments.command);
+    geo.allow(wanted)?;
     let mut client = Client::connect(&arguments.socket)?;
     let first = client.ask(&request)?;
     match (request, first) {
@@ -119,14 +131,29 @@ pub(super) fn run(
                 if let Reply::Blocks { rows, more } = reply { Some((rows, more)) } else { None }
             };
             let cells = |row| show::block(row, zone);
-            let mut rows = Rows::new(out, json, show::blocks(), cells);
-            each(&mut client, first, part, |row| rows.add(row))?;
+            let mut rows = Rows::new(out, json, show::blocks(!geo.is_empty()), cells);
+            // The daemon does not know what of its list is shown in the end.
+            let mut left = limit(&arguments.command).unwrap_or(usize::MAX);
+            each(&mut client, first, part, |row| {
+                if left == 0 {
+                    return Ok(());
+                }
+                let row = geo.locate(Some(row.address), row);
+                if !wanted.selects(row.geo.as_ref()) {
+                    return Ok(());
+                }
+                left -= 1;
+                rows.add(row)
+            })?;
             rows.end()?
         }
         (Request::History(_), first @ Reply::History { .. }) if matches!(&arguments.command, Command::History(options) if options.csv) =>
         {
             csv::header(out)?;
-            each(&mut client, first, rows_of, |row| Ok(csv::row(out, row)?))?
+            each(&mut client, first, rows_of, |row| {
+                let row = geo.locate(row.address, row);
+                if wanted.selects(row.geo.as_ref()) { Ok(csv::row(out, row)?) } else { Ok(()) }
+            })?
         }
         (Request::Observed {}, Reply::Observed(found)) => {
             if matches!(arguments.command, Command::List(_)) {
@@ -137,15 +164,20 @@ pub(super) fn run(
         }
         (Request::History(_), first @ Reply::History { .. }) => {
             let cells = |row| show::past(row, zone);
-            let mut rows = Rows::new(out, json, show::history(), cells);
-            each(&mut client, first, rows_of, |row| rows.add(row))?;
+            let mut rows = Rows::new(out, json, show::history(!geo.is_empty()), cells);
+            each(&mut client, first, rows_of, |row| {
+                let row = geo.locate(row.address, row);
+                if wanted.selects(row.geo.as_ref()) { rows.add(row) } else { Ok(()) }
+            })?;
             rows.end()?
         }
         (Request::Show { address }, Reply::Shown(shown)) => {
             let history = history_of(&mut client, address)?;
-            let document = Document { shown: &shown, history: &history };
+            let located = geo.find(address);
+            let events = history.iter().map(|row| geo.locate(row.address, row)).collect();
+            let document = Document { shown: &shown, geo: located.as_ref(), history: events };
             print(out, json, &document, |out| {
-                show::shown(out, &shown, zone)?;
+                show::shown(out, &shown, located.as_ref(), zone)?;
                 timeline::print(out, &shown.probes, &history, zone)
             })?
         }
@@ -164,7 +196,7 @@ pub(super) fn run(
         }
         (Request::Rules {}, Reply::Rules { text }) => lines(out, json, "rules", &text)?,
         (Request::Watch {}, Reply::Watching {}) => {
-            return watch::run(client, &arguments.socket, json, (out, err), zone);
+            return watch::run(client, (&arguments.socket, json), &geo, (out, err), zone);
         }
         (request, Reply::Done { message }) if request.changes() => {
             lines(out, json, "message", &message)?
@@ -246,13 +278,31 @@ fn confirmed(
 pub(crate) struct Document<'a> {
     #[serde(flatten)]
     shown: &'a Shown,
+    /// Where it is, by the databases that `geo` of the configuration names; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    geo: Option<&'a Geo>,
     /// What is stored of it, oldest first.
-    history: &'a [HistoryRow],
+    history: Vec<Located<&'a HistoryRow>>,
+}
+
+/// What `--country` and `--asn` select.
+fn wanted(command: &Command) -> Wanted<'_> {
+    let (countries, asns): (&[String], &[u32]) = match command {
+        Command::List(List { country, asn, .. })
+        | Command::History(History { country, asn, .. }) => (country, asn),
+        _ => (&[], &[]),
+    };
+    Wanted { countries, asns }
+}
+
+/// How many rows of the list are shown.
+fn limit(command: &Command) -> Option<usize> {
+    if let Command::List(options) = command { options.limit } else { None }
 }
 
 /// What `history` asks for.
 fn past(options: &History) -> Past {
-    let History { since, until, source, port, kind, result, scan, all, csv: _ } = options.clone();
+    let History { since, until, source, port, kind, result, scan, all, .. } = options.clone();
     Past {
         since: since.map(Stamp),
         until: until.map(Stamp),

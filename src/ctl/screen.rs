@@ -49,6 +49,11 @@ impl Screen {
         SCREEN.get().copied().unwrap_or_default()
     }
 
+    /// Columns; `None`: lines may be of any length.
+    pub(super) fn room(self) -> Option<usize> {
+        self.width
+    }
+
     /// Whether it may show colours.
     pub(super) fn has_colours(self) -> bool {
         self.colour
@@ -82,7 +87,8 @@ pub(super) fn width(text: &str) -> usize {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) { text.len() } else { text.width() }
 }
 
-fn fit(line: &str, room: usize) -> String {
+/// The beginning of a text that takes so many columns; an ellipsis stands for the rest.
+pub(super) fn fit(line: &str, room: usize) -> String {
     if width(line) <= room {
         return line.to_owned();
     }

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::allowed::because;
+use super::geo::{self, Geo, Located};
 use super::table::{Align, Table};
 use crate::control::protocol::{
     AllowRow, BlockRow, Cause, HistoryRow, ListRow, Outcome, PortName, PortUse, Proof, Shown,
@@ -86,8 +87,8 @@ pub(super) fn shortened(ranges: &str) -> String {
     }
 }
 
-/// The table of blocks.
-pub(super) fn blocks() -> Table<9> {
+/// The table of blocks; `places`: with where each is.
+pub(super) fn blocks(places: bool) -> Table<11> {
     let columns = [
         ("ADDRESS", Align::Left),
         ("STATE", Align::Left),
@@ -97,13 +98,16 @@ pub(super) fn blocks() -> Table<9> {
         ("DROPPED", Align::Right),
         ("PASSED", Align::Right),
         ("SINCE", Align::Left),
+        ("COUNTRY", Align::Left),
+        ("AS", Align::Left),
         ("REASON", Align::Left),
     ];
-    Table::new(columns, "Nothing is blocked or slowed.")
+    Table::new(columns, "Nothing is blocked or slowed.").spare(&[8, 9], !places)
 }
 
 /// A row of the table of blocks.
-pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 9] {
+pub(super) fn block(Located { row, geo }: Located<BlockRow>, zone: &Zone) -> [String; 11] {
+    let [country, system] = geo::cells(geo.as_ref());
     [
         address(&row),
         state(row.state).to_owned(),
@@ -113,6 +117,8 @@ pub(super) fn block(row: BlockRow, zone: &Zone) -> [String; 9] {
         number(row.packets),
         number(row.passed),
         zone.stamp(row.since),
+        country,
+        system,
         row.reason,
     ]
 }
@@ -282,7 +288,12 @@ pub(super) fn tested(out: &mut dyn Write, tested: &Tested, zone: &Zone) -> io::R
 }
 
 /// Prints the state of an address.
-pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Result<()> {
+pub(super) fn shown(
+    out: &mut dyn Write,
+    shown: &Shown,
+    geo: Option<&Geo>,
+    zone: &Zone,
+) -> io::Result<()> {
     match &shown.block {
         Some(block) => {
             writeln!(out, "{} is {}.", shown.address, state(block.state))?;
@@ -295,6 +306,9 @@ pub(super) fn shown(out: &mut dyn Write, shown: &Shown, zone: &Zone) -> io::Resu
             }
         }
         None => writeln!(out, "{} is not blocked.", shown.address)?,
+    }
+    if let Some(geo) = geo {
+        pair(out, "located", &geo.to_string())?;
     }
     if shown.observed {
         pair(out, "mode", "observe: nothing is dropped")?;
@@ -357,14 +371,16 @@ pub(super) fn lists(out: &mut dyn Write, rows: &[ListRow], zone: &Zone) -> io::R
     table.end(out)
 }
 
-/// The history table.
-pub(super) fn history() -> Table<7> {
-    let columns = ["WHEN", "ADDRESS", "EVENT", "PORT", "NAME", "END", "WHY"];
-    Table::new(columns.map(|name| (name, Align::Left)), "Nothing happened.")
+/// The history table; `places`: with where each is.
+pub(super) fn history(places: bool) -> Table<9> {
+    let columns = ["WHEN", "ADDRESS", "EVENT", "PORT", "NAME", "COUNTRY", "AS", "END", "WHY"];
+    let columns = columns.map(|name| (name, Align::Left));
+    Table::new(columns, "Nothing happened.").spare(&[5, 6], !places)
 }
 
 /// A row of the history table.
-pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 7] {
+pub(super) fn past(Located { row, geo }: Located<HistoryRow>, zone: &Zone) -> [String; 9] {
+    let [country, system] = geo::cells(geo.as_ref());
     let address = row.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
     let name = if row.host.is_empty() || row.host == address { "-" } else { &row.host };
     [
@@ -373,6 +389,8 @@ pub(super) fn past(row: HistoryRow, zone: &Zone) -> [String; 7] {
         row.kind.clone(),
         port(&row),
         name.to_owned(),
+        country,
+        system,
         end(&row, zone),
         why(&row),
     ]
@@ -410,13 +428,20 @@ pub(super) fn why(row: &HistoryRow) -> String {
 }
 
 /// One event of `watch`, on one line.
-pub(super) fn event(out: &mut dyn Write, event: &Value, zone: &Zone) -> io::Result<()> {
+pub(super) fn event(
+    out: &mut dyn Write,
+    event: &Value,
+    geo: Option<&Geo>,
+    zone: &Zone,
+) -> io::Result<()> {
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or("?");
     let at = event.get("time").and_then(Value::as_str).and_then(|time| time.parse().ok());
     let at = at.map_or_else(|| "-".repeat("2026-11-20 15:26:40Z".len()), |at| zone.time(at));
-    let who = match event.get("name").and_then(Value::as_str) {
-        Some(name) => format!("{} ({name})", text("address")),
-        None => text("address").to_owned(),
+    let name = event.get("name").and_then(Value::as_str).map(str::to_owned);
+    let known: Vec<String> = name.into_iter().chain(geo.map(Geo::to_string)).collect();
+    let who = match known.join(", ") {
+        known if known.is_empty() => text("address").to_owned(),
+        known => format!("{} ({known})", text("address")),
     };
     let line = match text("event") {
         "scan" => {
@@ -498,11 +523,12 @@ mod tests {
 
     #[test]
     fn a_name_is_shown_behind_the_address_of_an_event() {
-        let shown = |event: Value| {
+        let shown_at = |event: Value, geo: Option<Geo>| {
             let mut out = Vec::new();
-            super::event(&mut out, &event, &Zone::utc()).unwrap();
+            super::event(&mut out, &event, geo.as_ref(), &Zone::utc()).unwrap();
             String::from_utf8(out).unwrap()
         };
+        let shown = |event| shown_at(event, None);
         let mut event = serde_json::json!({
             "time": "2026-11-20T15:26:40.000Z", "level": "warn", "event": "blocked", "address": "10.77.1.1", "name": "scanner.example", "timeout": 60,
             "renewed": false, "reason": "syn scan: 3 ports in 0.2s"
@@ -511,7 +537,13 @@ mod tests {
             shown(event.clone()),
             "2026-11-20 15:26:40Z  blocked    10.77.1.1 (scanner.example) for 1m: syn scan: 3 ports in 0.2s\n"
         );
+        let geo = Geo { country: Some("DE".into()), asn: Some(64496), as_name: None };
+        assert_eq!(
+            shown_at(event.clone(), Some(geo.clone())),
+            "2026-11-20 15:26:40Z  blocked    10.77.1.1 (scanner.example, DE, AS64496) for 1m: syn scan: 3 ports in 0.2s\n"
+        );
         event["name"] = Value::Null;
+        assert!(shown_at(event.clone(), Some(geo)).contains(" 10.77.1.1 (DE, AS64496) for 1m"));
         let mut slowed = event.clone();
         slowed["event"] = "slowed".into();
         slowed["port"] = "tcp/22".into();

@@ -23,12 +23,28 @@ pub(super) struct Table<const N: usize> {
     /// The sentence that stands for a table without rows.
     empty: &'static str,
     waiting: Vec<[String; N]>,
-    widths: Option<[usize; N]>,
+    /// Columns that are left out where the terminal has no room for them.
+    spare: &'static [usize],
+    /// They are left out in any case.
+    without: bool,
+    /// Of columns that are left out: `None`.
+    widths: Option<[Option<usize>; N]>,
 }
+
+/// Columns that the last cell of a row keeps beside those that could be left out.
+const LAST_LEAST: usize = 20;
+
+/// Blanks between two columns.
+const GAP: usize = 2;
 
 impl<const N: usize> Table<N> {
     pub(super) fn new(columns: [(&'static str, Align); N], empty: &'static str) -> Self {
-        Self { columns, empty, waiting: Vec::new(), widths: None }
+        Self { columns, empty, waiting: Vec::new(), spare: &[], without: false, widths: None }
+    }
+
+    /// Leaves these columns out where the terminal has no room for them, or in any case.
+    pub(super) fn spare(self, spare: &'static [usize], without: bool) -> Self {
+        Self { spare, without, ..self }
     }
 
     /// Adds a row and escapes its cells.
@@ -67,8 +83,10 @@ impl<const N: usize> Table<N> {
                 *width = (*width).max(columns(cell));
             }
         }
-        self.widths = Some(widths);
         let screen = Screen::current();
+        let room = if self.without { Some(0) } else { screen.room() };
+        let widths = kept(widths, self.spare, room);
+        self.widths = Some(widths);
         let header = self.line(&widths, &header);
         writeln!(out, "{}", screen.paint(Colour::Bold, &screen.fit(&header)))?;
         waiting.iter().try_for_each(|cells| self.write(out, &widths, cells))
@@ -77,7 +95,7 @@ impl<const N: usize> Table<N> {
     fn write(
         &self,
         out: &mut dyn Write,
-        widths: &[usize; N],
+        widths: &[Option<usize>; N],
         cells: &[String; N],
     ) -> io::Result<()> {
         let colour = cells.iter().find_map(|cell| match cell.as_str() {
@@ -93,11 +111,12 @@ impl<const N: usize> Table<N> {
     }
 
     /// The line of a row.
-    fn line(&self, widths: &[usize; N], cells: &[String; N]) -> String {
-        const GAP: usize = 2;
-        let mut line = String::with_capacity(widths.iter().map(|width| width + GAP).sum());
+    fn line(&self, widths: &[Option<usize>; N], cells: &[String; N]) -> String {
+        let mut line =
+            String::with_capacity(widths.iter().flatten().map(|width| width + GAP).sum());
         let mut blanks = 0;
         for ((cell, width), (_, align)) in cells.iter().zip(widths).zip(&self.columns) {
+            let Some(width) = width else { continue };
             let room = width.saturating_sub(columns(cell));
             let (before, after) = if *align == Align::Left { (0, room) } else { (room, 0) };
             // Those at the end of the line are left out.
@@ -111,5 +130,48 @@ impl<const N: usize> Table<N> {
             blanks += after + GAP;
         }
         line
+    }
+}
+
+/// The widths of the columns that are printed in this much room: all but the spare ones, and of those
+/// the first that fit.
+fn kept<const N: usize>(
+    widths: [usize; N],
+    spare: &[usize],
+    room: Option<usize>,
+) -> [Option<usize>; N] {
+    let mut kept = widths.map(Some);
+    let Some(room) = room else { return kept };
+    let needed = |(at, width): (usize, &usize)| match at + 1 == N {
+        true => (*width).min(LAST_LEAST),
+        false => width + GAP,
+    };
+    let all: usize = widths.iter().enumerate().map(needed).sum();
+    let mut excess = all.saturating_sub(room);
+    for at in spare.iter().rev() {
+        if excess > 0
+            && let Some(width) = kept.get_mut(*at)
+        {
+            excess = excess.saturating_sub(width.take().map_or(0, |width| width + GAP));
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spare_columns_are_left_out_from_the_last_where_there_is_no_room() {
+        let widths = [10, 7, 30, 50];
+        let shown = |room| kept(widths, &[1, 2], room).map(|width| width.is_some());
+        assert_eq!(shown(None), [true; 4]);
+        assert_eq!(shown(Some(73)), [true; 4]);
+        assert_eq!(shown(Some(72)), [true, true, false, true]);
+        assert_eq!(shown(Some(41)), [true, true, false, true]);
+        assert_eq!(shown(Some(40)), [true, false, false, true]);
+        assert_eq!(shown(Some(1)), [true, false, false, true]);
+        assert_eq!(kept(widths, &[], Some(1)), widths.map(Some));
     }
 }

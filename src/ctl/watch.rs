@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use serde_json::{Value, json};
 
 use super::failure::Failure;
+use super::geo::Databases;
 use super::show::{self, Zone};
 use super::status;
 use crate::control::client::{Client, ClientError};
@@ -22,13 +24,13 @@ const EACH: Duration = Duration::from_secs(1);
 /// standard error: what happens meanwhile is in the history.
 pub(super) fn run(
     mut client: Client,
-    socket: &Path,
-    json: bool,
+    (socket, json): (&Path, bool),
+    geo: &Databases,
     (out, err): (&mut dyn Write, &mut dyn Write),
     zone: &Zone,
 ) -> Result<u8, Failure> {
     loop {
-        match events(&mut client, json, out, zone) {
+        match events(&mut client, json, geo, out, zone) {
             Failure::Client(error) if passes(&error) => {
                 let error = error.to_string();
                 writeln!(err, "portsentryctl: {}; waiting for the daemon", printable(&error))?;
@@ -52,17 +54,28 @@ pub(super) fn run(
 }
 
 /// Prints events until something fails.
-fn events(client: &mut Client, json: bool, out: &mut dyn Write, zone: &Zone) -> Failure {
+fn events(
+    client: &mut Client,
+    json: bool,
+    geo: &Databases,
+    out: &mut dyn Write,
+    zone: &Zone,
+) -> Failure {
     loop {
-        let event = match client.receive(None) {
+        let mut event = match client.receive(None) {
             Ok(Reply::Event { event }) => event,
             Ok(_) => return Failure::Answer,
             Err(error) => return error.into(),
         };
+        let address = event.get("address").and_then(Value::as_str);
+        let geo = address.and_then(|address| geo.find(address.parse().ok()?));
         let printed = if json {
+            if let (Some(geo), Some(event)) = (&geo, event.as_object_mut()) {
+                event.insert("geo".to_owned(), json!(geo));
+            }
             writeln!(out, "{}", printable_json(&event.to_string()))
         } else {
-            show::event(out, &event, zone)
+            show::event(out, &event, geo.as_ref(), zone)
         };
         if let Err(error) = printed.and_then(|()| out.flush()) {
             return error.into();

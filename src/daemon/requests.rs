@@ -112,6 +112,7 @@ impl RequestHandler {
             Request::Lists {} => {
                 Reply::Lists { rows: list_rows(&self.packets.ask(Command::Status)?.engine) }.into()
             }
+            Request::Geo {} => Reply::Geo((&self.config().geo).into()).into(),
             Request::Observed {} => Reply::Observed(Box::new(self.observed()?)).into(),
             Request::Show { address } => Reply::Shown(Box::new(self.show(address)?)).into(),
             Request::Test { address, ports } => {

@@ -26,6 +26,7 @@ pub(crate) const CODES: &[&str] = &[
     "not-all",
     "file",
     "no-capture",
+    "geo",
 ];
 
 /// An error with `--json`, on one line of standard error.

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use portsentry::config::{
     self, AbuseIpDb, Admins, Allowance, Allowed, Block, Campaign, Capture, CommandOn, CommandWhen,
-    Config, Control, Endpoint, Escalate, Events, Finding, HostsDeny, Ipv6Accounts, KEYS, Keyword,
-    Log, NeverBlock, Notify, NotifyOn, PortMode, PortSet, Protocol, ProtocolAction, Refused,
-    Respond, Sendmail, Severity, Size, Unproven,
+    Config, Control, Endpoint, Escalate, Events, Finding, Geo, HostsDeny, Ipv6Accounts, KEYS,
+    Keyword, Log, NeverBlock, Notify, NotifyOn, PortMode, PortSet, Protocol, ProtocolAction,
+    Refused, Respond, Sendmail, Severity, Size, Unproven,
 };
 use proptest::prelude::*;
 
@@ -577,7 +577,12 @@ fn configurations() -> impl Strategy<Value = Config> {
         respond(),
         log,
         files,
-        (notify(), any::<bool>()),
+        (
+            notify(),
+            any::<bool>(),
+            proptest::option::of(path("country")),
+            proptest::option::of(path("asn")),
+        ),
         (word_of(), word_of()),
     )
         .prop_map(
@@ -590,7 +595,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                 mut respond,
                 log,
                 files,
-                (notify, resolve),
+                (notify, resolve, country, asn),
                 (on_exit, own_table),
             )| {
                 let (tcp, udp, scan_trigger, sweep_trigger, scan_window) = detection;
@@ -638,6 +643,7 @@ fn configurations() -> impl Strategy<Value = Config> {
                     respond,
                     notify,
                     resolve,
+                    geo: Geo { country, asn },
                     log: Log { target: log.0, format: log.1, level: log.2, facility: log.3 },
                     history_file: files.1.0,
                     blocked_file: files.1.1,

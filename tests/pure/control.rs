@@ -421,11 +421,11 @@ fn the_history_is_read_by_other_programs_as_comma_separated_values() {
     assert_eq!(
         lines[..5],
         [
-            "at,kind,address,host,port,result,scan,proven,reason,until,ended,ending,probes,first_seen,touched,details",
-            "2026-11-20T15:26:40Z,blocked,10.77.1.1,scanner.example\\u{7},tcp/0,blocked,syn,false,syn scan: 3 ports in 0.2s,,,,,,,",
-            "2026-11-20T15:26:41Z,blocked,2001:db8::/64,2001:db8::/64,tcp/1,blocked,syn,false,syn scan: 3 ports in 0.2s,2026-11-20T15:27:41Z,2026-11-20T15:26:51Z,by-hand,,,,",
-            "2026-11-20T15:26:42Z,blocked,10.77.1.1,10.77.1.1,,blocked,,true,\"by hand: \"\"a\"\", b\",2026-11-20T15:27:42Z,,,,,,",
-            "2026-11-20T15:26:43Z,slowed,10.77.1.1,10.77.1.1,tcp/3,slowed,syn,false,syn scan: 3 ports in 0.2s,2026-11-20T15:27:43Z,,,3,,2026-11-20T15:26:42Z tcp/0 syn counts; 2026-11-20T15:26:43Z tcp/1 syn ambiguous,",
+            "at,kind,address,host,port,result,scan,proven,reason,until,ended,ending,probes,first_seen,touched,details,country,asn,as_name",
+            "2026-11-20T15:26:40Z,blocked,10.77.1.1,scanner.example\\u{7},tcp/0,blocked,syn,false,syn scan: 3 ports in 0.2s,,,,,,,,,,",
+            "2026-11-20T15:26:41Z,blocked,2001:db8::/64,2001:db8::/64,tcp/1,blocked,syn,false,syn scan: 3 ports in 0.2s,2026-11-20T15:27:41Z,2026-11-20T15:26:51Z,by-hand,,,,,,,",
+            "2026-11-20T15:26:42Z,blocked,10.77.1.1,10.77.1.1,,blocked,,true,\"by hand: \"\"a\"\", b\",2026-11-20T15:27:42Z,,,,,,,,,",
+            "2026-11-20T15:26:43Z,slowed,10.77.1.1,10.77.1.1,tcp/3,slowed,syn,false,syn scan: 3 ports in 0.2s,2026-11-20T15:27:43Z,,,3,,2026-11-20T15:26:42Z tcp/0 syn counts; 2026-11-20T15:26:43Z tcp/1 syn ambiguous,,,,",
         ]
     );
 }

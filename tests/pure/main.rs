@@ -23,6 +23,7 @@ mod documents;
 mod enforcer;
 mod engine;
 mod exporter;
+mod geo;
 mod helper;
 mod import;
 mod manual;

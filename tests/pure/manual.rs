@@ -22,10 +22,10 @@ use portsentry::config::{
 };
 use portsentry::control::protocol::line;
 use portsentry::control::{
-    AllowRow, AllowedName, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, HistoryRow,
-    ListRow, Observed, Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply, Rights, Shown,
-    Stamp, Standing, State, Status, Target, Tested, TestedPort, TouchedRow, Tracked, Watching,
-    WouldBeRow,
+    AllowRow, AllowedName, BlockRow, CampaignFigures, Cause, Causes, ConfigLoaded, GeoFiles,
+    HistoryRow, ListRow, Observed, Outcome, PortName, PortUse, Proof, Queues, Reflex, Reply,
+    Rights, Shown, Stamp, Standing, State, Status, Target, Tested, TestedPort, TouchedRow, Tracked,
+    Watching, WouldBeRow,
 };
 use portsentry::ctl::Arguments;
 use portsentry::daemon::options::Options;
@@ -710,9 +710,18 @@ fn shown_after(earlier: &[Reply], reply: &Reply, arguments: &[&str]) -> Value {
             client.write_all(answer.as_bytes()).unwrap();
             open.push(client);
         }
-        let (mut client, _) = listener.accept().unwrap();
-        let mut requests = BufReader::new(client.try_clone().unwrap());
-        requests.read_line(&mut String::new()).unwrap();
+        let (mut client, mut requests) = loop {
+            let (mut client, _) = listener.accept().unwrap();
+            let (mut requests, mut request) =
+                (BufReader::new(client.try_clone().unwrap()), String::new());
+            requests.read_line(&mut request).unwrap();
+            // Some ask that before what they are for.
+            if !request.contains("\"geo\"") {
+                break (client, requests);
+            }
+            let none = line(&Reply::Geo(GeoFiles::default())).unwrap();
+            client.write_all(none.as_bytes()).unwrap();
+        };
         client.write_all(answer.as_bytes()).unwrap();
         // `show` asks for the history as well.
         if requests.read_line(&mut String::new()).is_ok_and(|bytes| bytes > 0) {

@@ -199,7 +199,7 @@ fn a_browser_shows_the_page_whole_on_a_desk_and_a_phone_light_and_dark() {
     if support::missing(&["chromium"]).is_some() {
         return;
     }
-    let page = page(2000);
+    let page = crate::geo::page(WEEK);
     let directory = tempfile::tempdir().unwrap();
     let dark = "--blink-settings=preferredColorScheme=0";
     for (width, more) in [(1280, &[][..]), (500, &[dark])] {

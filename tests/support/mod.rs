@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod expressions;
 pub mod flood;
 pub mod jail;
+pub mod mmdb;
 pub mod netns;
 pub mod predecessor;
 pub mod scene;

@@ -250,6 +250,11 @@ fn every_path_of_the_configuration_is_compared() {
             format!("{{ {enabled}{name}: {value} }}")
         });
         let findings = told(&yaml, &unit(""));
+        // Under the unit nothing opens these.
+        if key.path.starts_with("geo.") {
+            assert_eq!(findings, [""; 0], "{yaml}");
+            continue;
+        }
         let is_found = findings.iter().any(|told| {
             told.contains(&format!("`{}`", key.path)) && told.contains("ProtectHome=yes")
         });

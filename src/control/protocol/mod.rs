@@ -23,8 +23,8 @@ pub use lists::{ListRow, Loaded};
 pub use observed::{Observed, WouldBeRow};
 pub use refusal::{Kind, Refusal};
 pub use reply::{
-    BlockRow, CampaignFigures, Cause, HistoryRow, NotDone, Proof, ROWS_PER_LINE, Reply, Shown,
-    State, TouchedRow,
+    BlockRow, CampaignFigures, Cause, GeoFiles, HistoryRow, NotDone, Proof, ROWS_PER_LINE, Reply,
+    Shown, State, TouchedRow,
 };
 pub use request::{
     KINDS_MAX, PORTS_MAX, Past, REASON_MAX, REQUEST_MAX, Request, Several, TARGETS_MAX,

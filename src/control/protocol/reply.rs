@@ -1,6 +1,7 @@
 //! Replies of the daemon, each on a line, and the rows of its lists.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use super::stamp::Stamp;
 use super::status::Status;
 use super::target::Target;
 use super::tested::{Standing, Tested};
+use crate::config::Geo;
 use crate::engine::Source;
 use crate::journal::record::{Effect, Probed};
 use crate::journal::{Record, history};
@@ -79,6 +81,8 @@ pub enum Reply {
         /// All of them.
         rows: Vec<ListRow>,
     },
+    /// The databases that the configuration names.
+    Geo(GeoFiles),
     /// The addresses and networks that are never blocked.
     Allowed {
         /// In the order of addresses.
@@ -111,6 +115,21 @@ pub enum Reply {
     },
     /// The request was refused, or there is nothing to show.
     Error(Refusal),
+}
+
+/// Databases of countries and autonomous systems (`geo`). The daemon does not open them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GeoFiles {
+    /// The one of countries; null: not configured.
+    pub country: Option<PathBuf>,
+    /// The one of autonomous systems; null: not configured.
+    pub asn: Option<PathBuf>,
+}
+
+impl From<&Geo> for GeoFiles {
+    fn from(Geo { country, asn }: &Geo) -> Self {
+        Self { country: country.clone(), asn: asn.clone() }
+    }
 }
 
 /// One of many that is not blocked.

@@ -90,6 +90,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<u64>,
     },
+    /// Name the databases of countries and autonomous systems. Answered by
+    /// [`Reply::Geo`](super::Reply::Geo).
+    Geo {},
     /// List the named lists. Answered by [`Reply::Lists`](super::Reply::Lists).
     Lists {},
     /// Unblock. Answered by [`Reply::Done`](super::Reply::Done) once the kernel has acknowledged
@@ -167,6 +170,7 @@ impl fmt::Display for Request {
             Self::BlockSeveral(several) => f.write_str(&several.command()),
             Self::UnblockPart { list: Some(list), .. } => write!(f, "unblock --list {list}"),
             Self::UnblockPart { list: None, .. } => f.write_str("unblock --all"),
+            Self::Geo {} => f.write_str("geo"),
             Self::Lists {} => f.write_str("lists"),
             Self::Unblock { address } => write!(f, "unblock {address}"),
             Self::UnblockAll {} => f.write_str("unblock --all"),
@@ -277,6 +281,7 @@ impl Request {
             self,
             Self::Status {}
                 | Self::List(_)
+                | Self::Geo {}
                 | Self::Lists {}
                 | Self::Observed {}
                 | Self::Show { .. }

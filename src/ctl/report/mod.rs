@@ -9,9 +9,10 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 pub(crate) use self::tally::Figures;
-use self::tally::{Ranked, Tally};
+use self::tally::{CountryRow, Origin, Ranked, Tally};
 use super::args::{Arguments, Report};
 use super::failure::Failure;
+use super::geo::{self, Databases};
 use super::run::{document, each, rows_of};
 use super::show::{Zone, count, pair};
 use super::status;
@@ -76,7 +77,8 @@ fn read(
     err: &mut dyn Write,
     zone: &Zone,
 ) -> Result<Figures, Failure> {
-    let mut tally = Tally::new(since, until, zone.offset(since));
+    let geo = Databases::of_daemon(&arguments.socket, arguments.json, err)?;
+    let mut tally = Tally::new(since, until, zone.offset(since), geo);
     let past =
         Past { since: Some(Stamp(since)), until: Some(Stamp(until)), all: true, ..Past::default() };
     let mut client = Client::connect(&arguments.socket)?;
@@ -229,6 +231,7 @@ fn summary(out: &mut dyn Write, figures: &Figures, facts: &Facts, zone: &Zone) -
         let rows: Vec<String> = rows.iter().take(ROWS).map(shown).collect();
         pair(out, name, &rows.join(", "))?;
     }
+    places(out, figures)?;
     if figures.sources.rows.is_empty() {
         return Ok(());
     }
@@ -241,18 +244,44 @@ fn summary(out: &mut dyn Write, figures: &Figures, facts: &Facts, zone: &Zone) -
         ("PROVEN", Align::Right),
         ("BLOCKED", Align::Right),
         ("LAST", Align::Left),
+        ("COUNTRY", Align::Left),
+        ("AS", Align::Left),
         ("NAME", Align::Left),
     ];
-    let mut table = Table::new(columns, "");
+    let mut table = Table::new(columns, "").spare(&[7, 8], figures.countries.is_none());
     for row in figures.sources.rows.iter().take(ROWS) {
         let counts = row.counts;
         let numbers = [counts.scans, row.probes, counts.slowed, counts.proven, counts.blocked];
         let [scans, probes, slowed, proven, blocked] = numbers.map(|number| number.to_string());
         let (address, last) = (row.address.to_string(), zone.time(row.last.0));
         let name = row.host.clone().unwrap_or_else(|| "-".to_owned());
-        table.row(out, [address, scans, probes, slowed, proven, blocked, last, name])?;
+        let [country, system] = geo::cells(row.geo.as_ref());
+        table.row(
+            out,
+            [address, scans, probes, slowed, proven, blocked, last, country, system, name],
+        )?;
     }
     table.end(out)
+}
+
+/// Where the sources are, if a database says so.
+fn places(out: &mut dyn Write, figures: &Figures) -> io::Result<()> {
+    let row = |name: &str, Origin { sources, .. }: Origin| format!("{name} ({sources})");
+    let countries: Vec<String> = (figures.countries.iter().flat_map(|ranking| &ranking.rows))
+        .map(|CountryRow { country, of }| row(country, *of))
+        .take(ROWS)
+        .collect();
+    let systems: Vec<String> = (figures.autonomous_systems.iter())
+        .flat_map(|ranking| &ranking.rows)
+        .map(|system| row(&system.name(), system.of))
+        .take(ROWS)
+        .collect();
+    for (name, rows) in [("countries", countries), ("systems", systems)] {
+        if !rows.is_empty() {
+            pair(out, name, &format!("{}, by their sources", rows.join(", ")))?;
+        }
+    }
+    Ok(())
 }
 
 /// A character as high as the count.

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::tally::{Counts, Figures, Ranked, Ranking, SourceRow, Span};
+use super::tally::{CountryRow, Counts, Figures, Ranked, Ranking, SourceRow, Span, SystemRow};
 use super::{Facts, gaps, in_each, thousands};
 use crate::control::protocol::Stamp;
 use crate::ctl::Zone;
@@ -81,11 +81,26 @@ pub(super) fn page(figures: &Figures, facts: &Facts, zone: &Zone) -> Result<Stri
         over_time(&mut out, figures, zone)?;
         sources(&mut out, &figures.sources, zone)?;
         out.push_str("<div class=\"grid\">\n");
-        let scans = "and how many scans touched each";
-        ranking(&mut out, "Ports", "Port", scans, &figures.ports, facts.service)?;
-        ranking(&mut out, "Kinds of scan", "Kind", "and their scans", &figures.kinds, |_| None)?;
-        let near = "and the scans of their sources";
-        ranking(&mut out, "Networks", "Network", near, &figures.networks, |_| None)?;
+        let scans = |Ranked { name, scans }: &Ranked| (name.clone(), *scans, None);
+        let ports = |Ranked { name, scans }: &Ranked| (name.clone(), *scans, (facts.service)(name));
+        let head = ["Ports", "and how many scans touched each", "Port", "Scans"];
+        ranking(&mut out, head, &figures.ports, ports)?;
+        let head = ["Kinds of scan", "and their scans", "Kind", "Scans"];
+        ranking(&mut out, head, &figures.kinds, scans)?;
+        let head = ["Networks", "and the scans of their sources", "Network", "Scans"];
+        ranking(&mut out, head, &figures.networks, scans)?;
+        if let Some(countries) = &figures.countries {
+            let row = |CountryRow { country, of }: &CountryRow| (country.clone(), of.sources, None);
+            let head = ["Countries", "and the sources of scans in them", "Country", "Sources"];
+            ranking(&mut out, head, countries, row)?;
+        }
+        if let Some(systems) = &figures.autonomous_systems {
+            let row = |SystemRow { asn, as_name, of }: &SystemRow| {
+                (format!("AS{asn}"), of.sources, as_name.clone())
+            };
+            let head = ["Autonomous systems", "and the sources of scans in them", "AS", "Sources"];
+            ranking(&mut out, head, systems, row)?;
+        }
         out.push_str("</div>\n");
     }
     writeln!(
@@ -218,11 +233,15 @@ fn sources(out: &mut String, ranking: &Ranking<SourceRow>, zone: &Zone) -> fmt::
         write!(out, "<th scope=\"col\" class=\"n\">{name}</th>")?;
     }
     out.push_str("<th scope=\"col\" class=\"n\">Last</th></tr></thead><tbody>\n");
-    for SourceRow { address, host, counts, probes, last, .. } in &ranking.rows {
+    for SourceRow { address, geo, host, counts, probes, last } in &ranking.rows {
         let name = host.as_deref().unwrap_or_default();
+        let place = geo
+            .as_ref()
+            .map(|geo| format!("<div class=\"dim\"><bdi>{}</bdi></div>", Text(geo.to_string())));
         write!(
             out,
-            "<tr><th scope=\"row\">{address}</th><td class=\"name\"><bdi>{}</bdi></td>",
+            "<tr><th scope=\"row\">{address}{}</th><td class=\"name\"><bdi>{}</bdi></td>",
+            place.unwrap_or_default(),
             Text(name)
         )?;
         let Counts { scans, slowed, proven, blocked } = *counts;
@@ -261,32 +280,33 @@ fn rest(out: &mut String, rows: usize, others: u64, approximate: bool, of: &str)
     Ok(())
 }
 
-/// A table of the most frequent, with a bar for each.
-fn ranking(
+/// A table of the most frequent, with a bar for each. `head`: its title, what that is about, and the
+/// names of the columns; `row`: name, number and note of a row.
+fn ranking<T>(
     out: &mut String,
-    title: &str,
-    head: &str,
-    what: &str,
-    ranking: &Ranking<Ranked>,
-    note: impl Fn(&str) -> Option<String>,
+    [title, about, name, number]: [&str; 4],
+    ranking: &Ranking<T>,
+    row: impl Fn(&T) -> (String, u64, Option<String>),
 ) -> fmt::Result {
-    let most = ranking.rows.iter().map(|row| row.scans).max().unwrap_or(0);
+    let class = name.to_lowercase();
+    let rows: Vec<_> = ranking.rows.iter().map(row).collect();
+    let most = rows.iter().map(|(_, number, _)| *number).max().unwrap_or(0);
     writeln!(
         out,
-        "<section class=\"ranking\"><h2>{title} <span>{what}</span></h2>\n<table><thead><tr><th scope=\"col\">{head}</th><th scope=\"col\" class=\"n\">Scans</th><td class=\"share\"></td></tr></thead><tbody>"
+        "<section class=\"ranking {class}\"><h2>{title} <span>{about}</span></h2>\n<table><thead><tr><th scope=\"col\">{name}</th><th scope=\"col\" class=\"n\">{number}</th><td class=\"share\"></td></tr></thead><tbody>"
     )?;
-    for Ranked { name, scans } in &ranking.rows {
-        let note = note(name).map(|note| format!(" <span class=\"dim\">{}</span>", Text(note)));
+    for (name, number, note) in &rows {
+        let note = note.as_ref().map(|note| format!(" <span class=\"dim\">{}</span>", Text(note)));
         writeln!(
             out,
             "<tr><th scope=\"row\">{}{}</th><td class=\"n\">{}</td><td class=\"share\"><svg viewBox=\"0 0 {HEIGHT} 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><rect width=\"{}\" height=\"10\"/></svg></td></tr>",
             Text(name),
             note.unwrap_or_default(),
-            thousands(*scans),
-            scaled(*scans, most).max(HEIGHT / 100)
+            thousands(*number),
+            scaled(*number, most).max(HEIGHT / 100)
         )?;
     }
-    rest(out, ranking.rows.len(), ranking.others, ranking.approximate, &title.to_lowercase())?;
+    rest(out, rows.len(), ranking.others, ranking.approximate, &title.to_lowercase())?;
     out.push_str("</section>\n");
     Ok(())
 }

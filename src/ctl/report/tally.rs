@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::super::geo::{Databases, Geo};
 use crate::control::protocol::{HistoryRow, Stamp, Target};
 use crate::journal::record::NOT_STORED;
 
@@ -76,6 +77,9 @@ pub(crate) struct Span {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct SourceRow {
     pub(super) address: Target,
+    /// Where it is, by the databases that `geo` of the configuration names; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) geo: Option<Geo>,
     /// Its name: text that its owner chose.
     pub(super) host: Option<String>,
     #[serde(flatten)]
@@ -92,6 +96,54 @@ pub(crate) struct SourceRow {
 pub(crate) struct Ranked {
     pub(super) name: String,
     pub(super) scans: u64,
+}
+
+/// A country with sources of scans.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct CountryRow {
+    /// Its code (ISO 3166-1 alpha-2).
+    pub(super) country: String,
+    #[serde(flatten)]
+    pub(super) of: Origin,
+}
+
+/// An autonomous system with sources of scans.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct SystemRow {
+    pub(super) asn: u32,
+    pub(super) as_name: Option<String>,
+    #[serde(flatten)]
+    pub(super) of: Origin,
+}
+
+impl SystemRow {
+    /// `AS64496 Example Networks`.
+    pub(super) fn name(&self) -> String {
+        let name = self.as_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("AS{}{name}", self.asn)
+    }
+}
+
+/// What comes from a country or an autonomous system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Origin {
+    pub(super) sources: u64,
+    pub(super) scans: u64,
+}
+
+impl Origin {
+    fn add(&mut self, is_new: bool) {
+        self.sources += u64::from(is_new);
+        self.scans += 1;
+    }
+
+    /// What rows are ordered by: the sources, and where these are as many, the scans.
+    fn weight(&self) -> u64 {
+        (self.sources << 40).saturating_add(self.scans)
+    }
 }
 
 /// The most frequent of many, and how many others there are.
@@ -126,6 +178,12 @@ pub(crate) struct Figures {
     pub(super) ports: Ranking<Ranked>,
     pub(super) kinds: Ranking<Ranked>,
     pub(super) networks: Ranking<Ranked>,
+    /// Countries of sources; absent: no database is configured, or can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) countries: Option<Ranking<CountryRow>>,
+    /// Their autonomous systems; absent as the countries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) autonomous_systems: Option<Ranking<SystemRow>>,
     pub(super) sources: Ranking<SourceRow>,
     /// Events that were not stored in a flood.
     pub(super) not_stored: u64,
@@ -196,6 +254,9 @@ pub(super) struct Tally {
     ports: Counted<String, u64>,
     kinds: Counted<String, u64>,
     networks: Counted<IpNet, u64>,
+    geo: Databases,
+    countries: Counted<String, Origin>,
+    systems: Counted<u32, (Option<String>, Origin)>,
     sources: Counted<Target, SourceRow>,
     not_stored: u64,
     lost: u64,
@@ -206,7 +267,7 @@ pub(super) struct Tally {
 impl Tally {
     /// For the events of this time. `offset`: seconds of the local time before UTC, so that a span
     /// of a day is one.
-    pub(super) fn new(since: Timestamp, until: Timestamp, offset: i64) -> Self {
+    pub(super) fn new(since: Timestamp, until: Timestamp, offset: i64, geo: Databases) -> Self {
         let (first, last) = (since.as_second(), until.as_second().max(since.as_second()));
         let fits = |span: &&i64| (last - first) / **span <= SPANS_MAX;
         let span = SPANS.iter().find(fits).copied().unwrap_or(i64::MAX / 2);
@@ -227,6 +288,9 @@ impl Tally {
             ports: Counted::new(),
             kinds: Counted::new(),
             networks: Counted::new(),
+            geo,
+            countries: Counted::new(),
+            systems: Counted::new(),
             sources: Counted::new(),
             not_stored: 0,
             lost: 0,
@@ -271,16 +335,19 @@ impl Tally {
         let Some(address) = row.address else { return };
         if row.kind == "scan" {
             let hash = self.hasher.hash_one(address);
+            let mut is_new = false;
             if self.distinct.len() < SOURCES_MAX {
-                self.distinct.insert(hash);
+                is_new = self.distinct.insert(hash);
             } else {
                 self.distinct_exceeded |= !self.distinct.contains(&hash);
             }
+            self.place(address, is_new);
             *self.networks.row(around(address.network()), one, || 0) += 1;
         }
         let weight = |row: &SourceRow| row.counts.weight();
         let new = || SourceRow {
             address,
+            geo: None,
             host: None,
             counts: Counts::default(),
             probes: 0,
@@ -295,6 +362,18 @@ impl Tally {
         }
     }
 
+    /// Counts a scan for where its source is.
+    fn place(&mut self, address: Target, is_new: bool) {
+        let Some(Geo { country, asn, as_name }) = self.geo.find(address) else { return };
+        if let Some(country) = country {
+            self.countries.row(country, Origin::weight, Origin::default).add(is_new);
+        }
+        if let Some(asn) = asn {
+            let new = || (as_name, Origin::default());
+            self.systems.row(asn, |(_, of)| of.weight(), new).1.add(is_new);
+        }
+    }
+
     /// The figures of all events.
     pub(super) fn figures(self) -> Figures {
         let at = |place: usize| {
@@ -304,6 +383,7 @@ impl Tally {
         let one = |count: &u64| *count;
         let ranked = |name: String, scans| Ranked { name, scans };
         let by_name = |name: &String| name.clone();
+        let has_places = !self.geo.is_empty();
         Figures {
             since: Stamp(self.since),
             until: Stamp(self.until),
@@ -323,10 +403,18 @@ impl Tally {
                 |network| *network,
                 |network, scans| ranked(network.to_string(), scans),
             ),
+            countries: has_places.then(|| {
+                let show = |country, of| CountryRow { country, of };
+                self.countries.ranking(Origin::weight, String::clone, show)
+            }),
+            autonomous_systems: has_places.then(|| {
+                let show = |asn, (as_name, of)| SystemRow { asn, as_name, of };
+                self.systems.ranking(|(_, of)| of.weight(), |asn| *asn, show)
+            }),
             sources: self.sources.ranking(
                 |row| row.counts.weight(),
                 |address| address.network(),
-                |_, row| row,
+                |address, row| SourceRow { geo: self.geo.find(address), ..row },
             ),
             not_stored: self.not_stored,
             lost: self.lost,
@@ -385,7 +473,7 @@ pub(super) mod tests {
 
     #[test]
     fn each_event_is_counted_once_in_its_span_and_ranking() {
-        let mut tally = Tally::new(at(0), at(7 * 86_400), 0);
+        let mut tally = Tally::new(at(0), at(7 * 86_400), 0, Databases::default());
         for second in [10, 20, 11_000] {
             tally.add(event("scan", second, "192.0.2.7", &["tcp/22", "tcp/9", "tcp/22"]));
         }
@@ -422,14 +510,14 @@ pub(super) mod tests {
             (90 * 86_400, 86_400, 91),
             (0, 60, 1),
         ] {
-            let figures = Tally::new(at(0), at(seconds), 0).figures();
+            let figures = Tally::new(at(0), at(seconds), 0, Databases::default()).figures();
             assert_eq!((figures.span, figures.spans.len()), (span, spans), "{seconds}");
         }
         // 2026-11-23T00:00:00Z is 05:30 in India: its day began at half past six the evening before.
-        let figures = Tally::new(at(0), at(90 * 86_400), 19_800).figures();
+        let figures = Tally::new(at(0), at(90 * 86_400), 19_800, Databases::default()).figures();
         assert_eq!(figures.spans[0].at, Stamp(at(-19_800)));
         // A clock that was set back has events outside the time.
-        let mut tally = Tally::new(at(0), at(60), 0);
+        let mut tally = Tally::new(at(0), at(60), 0, Databases::default());
         tally.add(event("scan", -1_000_000, "192.0.2.7", &[]));
         tally.add(event("scan", 1_000_000, "192.0.2.7", &[]));
         assert_eq!(tally.figures().counts.scans, 2);
@@ -437,7 +525,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_flood_of_sources_hides_no_heavy_one_and_takes_no_more_memory() {
-        let mut tally = Tally::new(at(0), at(86_400), 0);
+        let mut tally = Tally::new(at(0), at(86_400), 0, Databases::default());
         for n in 0..60_000_u32 {
             tally.add(event("scan", 1, &Ipv4Addr::from(0x0a00_0000 + n * 256).to_string(), &[]));
             if n % 100 == 0 {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::super::failure::Failure;
+use super::super::geo::{self, Databases, Geo};
 use super::super::run::{each, history_of};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{BlockRow, HistoryRow, Reply, Request, Shown, Status, Target};
@@ -42,7 +43,7 @@ pub(super) enum Update {
     /// The blocked and slowed sources, and how many there are.
     Rows(Vec<BlockRow>, usize),
     Event(Box<Value>),
-    Shown(Box<Shown>, Vec<HistoryRow>),
+    Shown(Box<Shown>, Option<Geo>, Vec<HistoryRow>),
     /// What came of an order.
     Done(Result<String, String>),
     /// The daemon does not answer, and why.
@@ -56,7 +57,7 @@ pub(super) fn start(socket: &Path) -> io::Result<(Sender<Order>, Receiver<Update
     let (of_asking, of_listening) = (socket.to_owned(), socket.to_owned());
     let for_listening = news.clone();
     std::thread::Builder::new().name("ask".to_owned()).spawn(move || {
-        Asking { socket: of_asking, wanted, news, waiting: VecDeque::new() }.run()
+        Asking { socket: of_asking, wanted, news, waiting: VecDeque::new(), geo: None }.run()
     })?;
     std::thread::Builder::new()
         .name("listen".to_owned())
@@ -89,6 +90,8 @@ struct Asking {
     wanted: Receiver<Order>,
     news: SyncSender<Update>,
     waiting: VecDeque<Order>,
+    /// Opened when the first source is explained.
+    geo: Option<Databases>,
 }
 
 /// The screen is gone.
@@ -159,20 +162,39 @@ impl Asking {
     }
 
     /// Carries an order out; `true`: the screen is gone.
-    fn carry_out(&self, client: &mut Client, order: Order) -> Result<bool, Failure> {
+    fn carry_out(&mut self, client: &mut Client, order: Order) -> Result<bool, Failure> {
         let (request, address) = match order {
             Order::Show(address) => (Request::Show { address }, address),
             Order::Unblock(address) => (Request::Unblock { address }, address),
             Order::Allow(address) => (Request::AllowAdd { address }, address),
         };
         let update = match client.ask(&request) {
-            Ok(Reply::Shown(shown)) => Update::Shown(shown, history_of(client, address)?),
+            Ok(Reply::Shown(shown)) => {
+                let history = history_of(client, address)?;
+                let geo = self.geo(client)?.find(address);
+                Update::Shown(shown, geo, history)
+            }
             Ok(Reply::Done { message }) => Update::Done(Ok(message)),
             Ok(_) => return Err(Failure::Answer),
             Err(refused @ ClientError::Refused(_)) => Update::Done(Err(error_chain(&refused))),
             Err(lost) => return Err(lost.into()),
         };
         Ok(self.news.send(update).is_err())
+    }
+
+    /// The databases; what is wrong with one is said once.
+    fn geo(&mut self, client: &mut Client) -> Result<&Databases, Failure> {
+        if self.geo.is_none() {
+            let (databases, faults) = match geo::ask(client) {
+                Err(ClientError::Refused(_)) => Default::default(),
+                answer => answer?,
+            };
+            for fault in faults {
+                let _ = self.news.send(Update::Done(Err(fault.to_string())));
+            }
+            self.geo = Some(databases);
+        }
+        Ok(self.geo.get_or_insert_default())
     }
 }
 

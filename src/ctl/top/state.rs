@@ -129,15 +129,15 @@ impl State {
             Update::Event(event) => {
                 let mut line = Vec::new();
                 // Writing to memory does not fail.
-                let _ = show::event(&mut line, &event, &self.zone);
+                let _ = show::event(&mut line, &event, None, &self.zone);
                 self.events.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
                 if self.events.len() > EVENTS_MAX {
                     self.events.pop_front();
                 }
             }
-            Update::Shown(shown, history) => {
+            Update::Shown(shown, geo, history) => {
                 let mut text = Vec::new();
-                let _ = show::shown(&mut text, &shown, &self.zone);
+                let _ = show::shown(&mut text, &shown, geo.as_ref(), &self.zone);
                 let _ = timeline::print(&mut text, &shown.probes, &history, &self.zone);
                 let text = String::from_utf8_lossy(&text);
                 self.over = Over::Text(text.lines().map(str::to_owned).collect(), 0);

@@ -11,8 +11,8 @@ use portsentry::config::Config;
 use portsentry::control::client::Client;
 use portsentry::control::{
     AllowRow, AllowedName, Answer, BlockRow, Caller, Cancelled, Cause, Causes, Decisions, Decoys,
-    EventStore, Handler, HistoryRow, Intake, Kind, ListRow, Loaded, NotDone, Observed, Outcome,
-    PortUse, Refusal, Reply, Request, Responses, Rights, RulesState, Server, Shown, Stamp,
+    EventStore, GeoFiles, Handler, HistoryRow, Intake, Kind, ListRow, Loaded, NotDone, Observed,
+    Outcome, PortUse, Refusal, Reply, Request, Responses, Rights, RulesState, Server, Shown, Stamp,
     Standing, State, Status, Store, Target, Tested, TestedPort, TouchedRow, Tracked, Watching,
     WouldBeRow, listen,
 };
@@ -184,6 +184,8 @@ pub struct FakeHandler {
     /// Additional rows of `list`.
     pub many: u32,
     pub empty: bool,
+    /// The databases that the configuration names.
+    pub geo: GeoFiles,
     /// The history has so many events, each as [`made`] makes it.
     pub events: Option<u32>,
     /// The history breaks off.
@@ -247,7 +249,10 @@ impl FakeHandler {
 
 impl Handler for FakeHandler {
     fn handle(&mut self, request: Request, _: Caller, cancelled: &Cancelled) -> Answer {
-        self.asked.lock().unwrap().push(request.clone());
+        // Commands ask it beside what they are for.
+        if request != (Request::Geo {}) {
+            self.asked.lock().unwrap().push(request.clone());
+        }
         let no = |message: &str| Refusal::new(Kind::No, message, "");
         match request {
             Request::Status {} => Reply::Status(Box::new(Status {
@@ -462,6 +467,7 @@ impl Handler for FakeHandler {
                 Reply::Done { message: format!("{address} is not blocked any more.") }.into()
             }
             Request::Unblock { address } => no(&format!("{address} is not blocked")).into(),
+            Request::Geo {} => Reply::Geo(self.geo.clone()).into(),
             Request::Lists {} => Reply::Lists { rows: vec![scanners()] }.into(),
             Request::UnblockPart { list: Some(list), from } if list.as_str() == "scanners" => {
                 let (next, message) = match from {
