@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use support::daemon::{AT_DEFAULTS, Daemon};
+use support::mmdb::{self, Value::Map, Value::Text};
 use support::scene::Scene;
 use support::{eventually, missing, output, output_text, schema};
 
@@ -21,8 +22,14 @@ fn every_document_and_event_of_a_daemon_is_as_its_schema_says() {
         return;
     }
     let scene = Scene::new(&["10.87.1.1/24"], &["10.87.1.2/24", "10.87.1.3/24"]);
+    let places = tempfile::tempdir().unwrap();
+    let database = places.path().join("places.mmdb");
+    let place = Map(vec![("asn", Text("AS64496")), ("country_code", Text("DE"))]);
+    fs::write(&database, mmdb::file(24, 6, &[("10.87.0.0/16", place)])).unwrap();
     let yaml = format!(
-        "log: {{ format: json, level: debug }}\nrespond: {{ command: [\"/bin/true\"] }}\nallow: [203.0.113.9]\n{AT_DEFAULTS}"
+        "log: {{ format: json, level: debug }}\nrespond: {{ command: [\"/bin/true\"] }}\nallow: [203.0.113.9]\n\
+         geo: {{ country: {} }}\n{AT_DEFAULTS}",
+        database.display()
     );
     let daemon = Daemon::start(&scene.host, &yaml);
     let watched = daemon.path("watched");
@@ -56,6 +63,10 @@ fn every_document_and_event_of_a_daemon_is_as_its_schema_says() {
     let ports = shown["target_ports"].as_array().unwrap();
     assert!(ports.len() > 2 && ports[0]["transport"] == "tcp", "{shown}");
     assert_eq!(shown["block"]["explanation"]["code"], "scan", "{shown}");
+    let place = serde_json::json!({"country": "DE", "asn": 64496, "as_name": null});
+    assert_eq!(shown["geo"], place, "{shown}");
+    let of_country = done_by(&["list", "--country", "DE"]);
+    assert!(of_country[0]["geo"] == place && of_country[2].is_null(), "{of_country}");
     for address in ["10.87.1.3", "192.0.2.5", "203.0.113.9"] {
         done_by(&["show", address]);
     }
@@ -118,10 +129,13 @@ fn every_document_and_event_of_a_daemon_is_as_its_schema_says() {
         events.iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
     };
     let seen = kinds(&events);
+    let located = events.iter().filter(|event| event["geo"] == place).count();
+    assert!(located > 2, "{located} events say where their source is");
     for kind in ["scan", "slowed", "blocked", "unblocked", "released", "control", "switched"] {
         assert!(seen.contains(kind), "{kind}: {seen:?}");
     }
     let log = daemon.log();
+    assert!(!log.contains("\"geo\""), "the daemon does not know it");
     let logged = kinds(&schema::check_events(log.trim_end()));
     assert!(logged.contains("starting") && logged.contains("reload-refused"), "{logged:?}");
 }

@@ -68,9 +68,14 @@ fn systems(bits: u32) -> Vec<u8> {
     file(bits, 6, &of)
 }
 
+/// Files of the usual form.
+pub fn files() -> Files {
+    Files::new(&countries(24), &systems(28))
+}
+
 /// The page of a report with places.
 pub fn page(week: &str) -> String {
-    let files = Files::new(&countries(24), &systems(24));
+    let files = files();
     let handler = FakeHandler { events: Some(2000), geo: files.both(), ..FakeHandler::default() };
     let (code, page, err) = Daemon::start(handler, "").ctl(&format!("report {week} --html -"));
     assert_eq!((code, err.as_str()), (0, ""));
@@ -78,7 +83,7 @@ pub fn page(week: &str) -> String {
 }
 
 /// A directory with files, of which the first two are configured.
-struct Files {
+pub struct Files {
     directory: tempfile::TempDir,
 }
 
@@ -94,7 +99,7 @@ impl Files {
         self.directory.path().join(name)
     }
 
-    fn both(&self) -> GeoFiles {
+    pub fn both(&self) -> GeoFiles {
         GeoFiles { country: Some(self.path("country")), asn: Some(self.path("asn")) }
     }
 
@@ -155,7 +160,7 @@ fn each_form_of_a_file_gives_country_number_and_name() {
 
 #[test]
 fn lists_show_where_a_source_is_and_select_by_it() {
-    let files = Files::new(&countries(24), &systems(28));
+    let files = files();
     let daemon = files.daemon();
     let rows = read(&daemon, "list");
     let place = |rows: &Json, address: &str| {
@@ -195,7 +200,7 @@ fn lists_show_where_a_source_is_and_select_by_it() {
 
 #[test]
 fn show_history_and_their_json_say_where_a_source_is() {
-    let files = Files::new(&countries(28), &systems(32));
+    let files = files();
     let daemon = files.daemon();
     let (_, text, _) = daemon.ctl("show 10.77.1.1");
     let escaped = "Example\\u{1b}[2J <b>\\u{202e}, Networks";
@@ -221,7 +226,7 @@ fn show_history_and_their_json_say_where_a_source_is() {
 
 #[test]
 fn a_report_counts_sources_by_country_and_autonomous_system() {
-    let files = Files::new(&countries(24), &systems(24));
+    let files = files();
     let handler = FakeHandler { events: Some(2000), geo: files.both(), ..FakeHandler::default() };
     let daemon = Daemon::start(handler, "");
     let week = "report --since 2026-11-20T00:00Z --until 2026-11-26T23:59:59Z";
@@ -274,7 +279,7 @@ fn a_report_counts_sources_by_country_and_autonomous_system() {
 
 #[test]
 fn watch_says_where_the_source_of_an_event_is() {
-    let files = Files::new(&countries(24), &systems(24));
+    let files = files();
     let daemon = files.daemon();
     let socket = daemon.socket().to_str().unwrap().to_owned();
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
@@ -327,7 +332,7 @@ fn checked(files: &Files, geo: &GeoFiles) -> (u8, Vec<Json>) {
 
 #[test]
 fn a_file_that_cannot_be_used_is_a_line_and_a_finding_and_no_failure() {
-    let files = Files::new(&countries(24), &systems(24));
+    let files = files();
     assert_eq!(checked(&files, &files.both()), (0, Vec::new()));
     let whole = countries(24);
     std::fs::write(files.path("short"), &whole[..whole.len() / 2]).unwrap();
@@ -374,7 +379,7 @@ fn a_file_that_cannot_be_used_is_a_line_and_a_finding_and_no_failure() {
 
 #[test]
 fn no_damage_of_a_file_ends_the_program() {
-    let files = Files::new(&countries(24), &systems(28));
+    let files = files();
     let daemon = files.daemon();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = |below: usize| {

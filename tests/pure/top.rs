@@ -74,7 +74,9 @@ fn the_screen_says_what_an_administrator_asks_at_both_sizes() {
 
 #[test]
 fn keys_explain_filter_sort_unblock_and_allow() {
-    let daemon = Daemon::start(FakeHandler::default(), "");
+    let places = crate::geo::files();
+    let handler = FakeHandler { geo: places.both(), ..FakeHandler::default() };
+    let daemon = Daemon::start(handler, "");
     let mut terminal = top(&daemon, 80, 24, false);
     terminal.wait_for("10.77.1.1");
     terminal.keys("\r");
@@ -83,6 +85,7 @@ fn keys_explain_filter_sort_unblock_and_allow() {
         screen.contains("cause        unproven") && screen.contains("more than 2 are a scan"),
         "{screen}"
     );
+    assert!(screen.contains("located      DE, AS64496 Example\\u{1b}[2J"), "{screen}");
     terminal.keys("\r");
     terminal.wait("the list again", |screen| {
         !screen.contains("is blocked.") && screen.contains("? help")
