@@ -76,6 +76,16 @@ impl Allowed {
     }
 }
 
+impl Allowance {
+    fn name(&self) -> Option<&str> {
+        if let Self::Name(name) = self { Some(name) } else { None }
+    }
+
+    fn interface(&self) -> Option<&str> {
+        if let Self::Interface(name) = self { Some(name) } else { None }
+    }
+}
+
 impl Config {
     /// Addresses and networks of `allow` and of its files.
     pub fn allowed_networks(&self) -> impl Iterator<Item = IpNet> {
@@ -89,24 +99,13 @@ impl Config {
 
     /// DNS names in `allow`, each once.
     pub fn allowed_names(&self) -> BTreeSet<&str> {
-        let mut names = BTreeSet::new();
-        for allowed in &self.allow {
-            if let Allowance::Name(name) = &allowed.what {
-                names.insert(name.as_str());
-            }
-        }
-        names
+        self.allow.iter().filter_map(|allowed| allowed.what.name()).collect()
     }
 
     /// Interfaces in `allow`; `silent`: only those of which nothing is reported.
     pub fn allowed_interfaces(&self, silent: bool) -> BTreeSet<&str> {
-        let mut names = BTreeSet::new();
-        for allowed in self.allow.iter().filter(|allowed| allowed.silent || !silent) {
-            if let Allowance::Interface(name) = &allowed.what {
-                names.insert(name.as_str());
-            }
-        }
-        names
+        let entries = self.allow.iter().filter(|allowed| allowed.silent || !silent);
+        entries.filter_map(|allowed| allowed.what.interface()).collect()
     }
 
     /// What the files of `allow` have.
