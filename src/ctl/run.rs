@@ -35,6 +35,9 @@ pub(super) fn run(
     zone: &Zone,
 ) -> Result<u8, Failure> {
     let json = arguments.json;
+    if json && let Some((message, remedy)) = no_json(&arguments.command) {
+        return Err(Failure::Usage(message, remedy));
+    }
     let request = match &arguments.command {
         Command::Check { file } => {
             return check::run(file.as_deref(), &arguments.socket, json, out);
@@ -44,7 +47,7 @@ pub(super) fn run(
         Command::Top => return top::run(arguments, zone),
         Command::Report(options) => return report::run(arguments, options, out, err, zone),
         Command::Status { check: true } => return plugin(arguments, out),
-        Command::Metrics { listen: Some(place), anywhere, .. } if !json => {
+        Command::Metrics { listen: Some(place), anywhere, .. } => {
             return exporter::serve(&arguments.socket, place, *anywhere, out);
         }
         Command::Metrics { textfile, .. } => {
@@ -206,6 +209,27 @@ pub(super) fn run(
     Ok(status::DONE)
 }
 
+/// Why what a command prints is no JSON, and a remedy. clap refuses only `--json` behind the command,
+/// not before it.
+fn no_json(command: &Command) -> Option<(&'static str, &'static str)> {
+    const SAME: &str = "\"portsentryctl --json status\" has the same figures";
+    match command {
+        Command::Status { check: true } => Some(("the line of a plugin is not JSON", SAME)),
+        Command::Metrics { .. } => Some(("metrics are not JSON", SAME)),
+        Command::Top => Some((
+            "top is a screen, not JSON",
+            "\"portsentryctl --json status\" and \"portsentryctl --json list\" have the same figures",
+        )),
+        Command::History(History { csv: true, .. }) => {
+            Some(("comma-separated values are not JSON", "leave out --csv or --json"))
+        }
+        Command::Report(options) if options.html.is_some() => {
+            Some(("a page is not JSON", "leave out --html or --json"))
+        }
+        _ => None,
+    }
+}
+
 /// The status of the daemon at a socket.
 pub(super) fn status_of(socket: &Path) -> Result<Box<Status>, Failure> {
     match Client::connect(socket)?.ask(&Request::Status {})? {
@@ -229,13 +253,6 @@ fn figures(
     textfile: Option<&Path>,
     out: &mut dyn Write,
 ) -> Result<u8, Failure> {
-    if arguments.json {
-        let message = "metrics are not JSON";
-        return Err(Failure::Usage(
-            message,
-            "\"portsentryctl --json status\" has the same figures",
-        ));
-    }
     let status = status_of(&arguments.socket);
     match textfile {
         Some(path) => {

@@ -35,12 +35,6 @@ const LEAVE: &[u8] = b"\x1b[?1049l\x1b[?25h";
 
 /// Runs the command until `q`, a signal, or the end of the terminal.
 pub(super) fn run(arguments: &Arguments, zone: &Zone) -> Result<u8, Failure> {
-    if arguments.json {
-        return Err(Failure::Usage(
-            "top is a screen, not JSON",
-            "\"portsentryctl --json status\" and \"portsentryctl --json list\" have the same figures",
-        ));
-    }
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err(Failure::Usage(
             "top needs a terminal",
