@@ -243,6 +243,11 @@ fn blocks(metrics: &mut Metrics, status: &Status) {
     metrics.gauge("slowed_sources", "Slowed sources", status.slowed);
     metrics.gauge("sources", "Sources that are remembered", status.sources);
     metrics.gauge("allowed", "Addresses and networks that are never blocked", status.allowed);
+    metrics.gauge(
+        "allow_names_failing",
+        "DNS names in allow whose last lookup failed: the addresses that they had stay exempt",
+        status.allowed_names.iter().filter(|name| name.error.is_some()).count() as u64,
+    );
     metrics.gauge("administrators", "Administrators who are remembered", status.admins);
     let decisions = &status.decisions;
     metrics.counters(

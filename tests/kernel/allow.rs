@@ -126,6 +126,9 @@ fn a_names_addresses_are_exempt_and_follow_its_answers() {
     daemon.wait_for_log(&format!("the name {NAME} has never been resolved"));
     assert!(warnings(&daemon).contains("has never been resolved"), "{}", warnings(&daemon));
     assert!(done(&daemon.ctl(&["allow", "list"])).contains(&format!("{NAME} has never been")));
+    let failing =
+        || done(&daemon.ctl(&["metrics"])).contains("\nportsentry_allow_names_failing 1\n");
+    assert!(failing());
     let file = daemon.path("portsentry.yaml");
     let checked = done(&daemon.ctl(&["check", file.to_str().unwrap()]));
     assert!(checked.contains(&format!("the name {NAME} does not resolve now")), "{checked}");
@@ -137,6 +140,7 @@ fn a_names_addresses_are_exempt_and_follow_its_answers() {
     done(&daemon.ctl(&["reload"]));
     daemon.wait_for_log(&format!("{OFFICE} is allowed now: never blocked by the name {NAME}."));
     daemon.wait_for_log(&format!("Host {OFFICE} is no longer blocked: it must never be blocked"));
+    assert!(!failing());
     assert!(scene.hosts.reaches_from(OFFICE));
     scene.scan(OFFICE, "-p1-50");
     scene.hosts.nmap(&["-6", "-sS", "-p1-50", "fd69:1::100"]);

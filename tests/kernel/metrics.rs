@@ -130,6 +130,7 @@ fn prometheus_reads_the_metrics_and_they_are_those_of_the_status() {
         ("portsentry_blocks_not_in_force", 0.0),
         ("portsentry_config_last_load_successful", 1.0),
         ("portsentry_table_contested", 0.0),
+        ("portsentry_allow_names_failing", 0.0),
         ("portsentry_store_failing", 0.0),
         ("portsentry_event_store ok", 1.0),
         ("portsentry_not_blocked_probes_total per_minute", 0.0),
@@ -225,7 +226,7 @@ fn each_alert_fires_when_it_has_to_and_only_then() {
         (read("portsentry.rules.yml").unwrap(), read("portsentry.tests.yml").unwrap());
     let alerts: Vec<&str> =
         rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(alerts.len(), 10);
+    assert_eq!(alerts.len(), 11);
     for alert in alerts {
         assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts")), "{alert}");
         assert!(tests.contains(&format!("25m, alertname: {alert} }}")), "{alert}");
