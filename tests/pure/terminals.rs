@@ -89,6 +89,21 @@ fn a_long_file_shows_its_progress_on_a_terminal_and_a_short_one_none() {
 }
 
 #[test]
+fn where_sources_are_is_left_out_of_a_list_that_a_terminal_has_no_room_for() {
+    let places = crate::geo::files();
+    let handler = FakeHandler { geo: places.both(), ..FakeHandler::default() };
+    let daemon = Daemon::start(handler, "");
+    for (columns, wanted) in [(100, [false, false]), (140, [true, false]), (200, [true, true])] {
+        let mut terminal = Terminal::start(ctl(&daemon, &["list", "--no-pager"]), columns, 40);
+        assert!(terminal.end().success(), "{}", terminal.screen());
+        let screen = terminal.screen();
+        let header = screen.lines().next().unwrap();
+        let shown = ["  COUNTRY  ", "  AS  "].map(|name| header.contains(name));
+        assert_eq!(shown, wanted, "{columns}: {screen}");
+    }
+}
+
+#[test]
 fn a_list_is_unblocked_only_once_that_is_confirmed() {
     let daemon = Daemon::start(FakeHandler::default(), "");
     for (answer, code, said) in

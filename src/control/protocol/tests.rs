@@ -24,6 +24,7 @@ fn every_request_survives_the_line() {
     let requests = [
         Request::Status {},
         Request::List(Box::default()),
+        Request::Geo {},
         Request::Show { address },
         Request::Block {
             address: "10.0.0.5/24".parse().unwrap(),
