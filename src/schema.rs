@@ -322,7 +322,7 @@ fn all() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         ("status", "portsentryctl --json status", of::<Status>()),
         ("list", "portsentryctl --json list", of::<Vec<Located<BlockRow>>>()),
-        ("would-be", "portsentryctl --json list --would-be", of::<Vec<WouldBeRow>>()),
+        ("would-be", "portsentryctl --json list --would-be", of::<Vec<Located<WouldBeRow>>>()),
         ("show", "portsentryctl --json show", with_history(of::<Document<'static>>())),
         ("test", "portsentryctl --json test", of::<Tested>()),
         ("history", "portsentryctl --json history", with_history(of::<Vec<Located<HistoryRow>>>())),

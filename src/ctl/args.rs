@@ -190,7 +190,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Default, Args)]
 pub struct List {
     /// What observe mode would have blocked or slowed, instead.
-    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "list", "country", "asn", "sort", "limit"])]
+    #[arg(long, conflicts_with_all = ["proven", "slowed", "since", "net", "list", "sort", "limit"])]
     pub would_be: bool,
     /// Only sources of scans whose address is proven.
     #[arg(long)]

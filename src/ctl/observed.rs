@@ -2,13 +2,19 @@
 
 use std::io::{self, Write};
 
+use super::geo::{self, Located};
 use super::show::{Zone, count, state};
 use super::table::{Align, Table};
 use crate::control::protocol::{Observed, WouldBeRow};
 use crate::journal::format::printable;
 
 /// Prints the table of `list --would-be`.
-pub(super) fn list(out: &mut dyn Write, observed: &Observed, zone: &Zone) -> io::Result<()> {
+pub(super) fn list(
+    out: &mut dyn Write,
+    sources: &[Located<&WouldBeRow>],
+    places: bool,
+    zone: &Zone,
+) -> io::Result<()> {
     let columns = [
         ("ADDRESS", Align::Left),
         ("WOULD BE", Align::Left),
@@ -16,10 +22,14 @@ pub(super) fn list(out: &mut dyn Write, observed: &Observed, zone: &Zone) -> io:
         ("PROBES", Align::Right),
         ("SINCE", Align::Left),
         ("LAST SEEN", Align::Left),
+        ("COUNTRY", Align::Left),
+        ("AS", Align::Left),
         ("REASON", Align::Left),
     ];
-    let mut table = Table::new(columns, "Nothing would have been blocked or slowed.");
-    for row in &observed.sources {
+    let table = Table::new(columns, "Nothing would have been blocked or slowed.");
+    let mut table = table.spare(&[6, 7], !places);
+    for Located { row, geo } in sources {
+        let [country, system] = geo::cells(geo.as_ref());
         let cells = [
             row.address.to_string(),
             state(row.would_be).to_owned(),
@@ -27,6 +37,8 @@ pub(super) fn list(out: &mut dyn Write, observed: &Observed, zone: &Zone) -> io:
             row.probes.to_string(),
             zone.stamp(Some(row.since)),
             zone.stamp(Some(row.last_seen)),
+            country,
+            system,
             row.reason.clone(),
         ];
         table.row(out, cells)?;
@@ -60,7 +72,8 @@ pub(super) fn report(out: &mut dyn Write, observed: &Observed, zone: &Zone) -> i
     }
     if !sources.is_empty() {
         writeln!(out)?;
-        list(out, observed, zone)?;
+        let rows: Vec<_> = sources.iter().map(|row| Located { row, geo: None }).collect();
+        list(out, &rows, false, zone)?;
     }
     let familiar: Vec<&WouldBeRow> = sources.iter().filter(|row| row.is_familiar()).collect();
     if !familiar.is_empty() {

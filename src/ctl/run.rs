@@ -113,8 +113,8 @@ pub(super) fn run(
         Command::Watch => Request::Watch {},
     };
     let shows_places = matches!(
-        request,
-        Request::List(_) | Request::History(_) | Request::Show { .. } | Request::Watch {}
+        arguments.command,
+        Command::List(_) | Command::History(_) | Command::Show { .. } | Command::Watch
     );
     let geo = if shows_places {
         Databases::of_daemon(&arguments.socket, json, err)?
@@ -160,7 +160,11 @@ pub(super) fn run(
         }
         (Request::Observed {}, Reply::Observed(found)) => {
             if matches!(arguments.command, Command::List(_)) {
-                print(out, json, &found.sources, |out| observed::list(out, &found, zone))?
+                let rows: Vec<_> = (found.sources.iter())
+                    .map(|row| geo.locate(Some(row.address), row))
+                    .filter(|row| wanted.selects(row.geo.as_ref()))
+                    .collect();
+                print(out, json, &rows, |out| observed::list(out, &rows, !geo.is_empty(), zone))?
             } else {
                 print(out, json, &found, |out| observed::report(out, &found, zone))?
             }

@@ -188,6 +188,11 @@ fn lists_show_where_a_source_is_and_select_by_it() {
             rows.as_array().unwrap().iter().map(|row| row["address"].as_str().unwrap()).collect();
         assert_eq!(found, wanted, "{options}");
     }
+    let would_be = read(&daemon, "list --would-be");
+    assert_eq!(place(&would_be, "10.77.1.1").unwrap()["country"], "DE");
+    let would_be = read(&daemon, "list --would-be --country DE");
+    assert_eq!(would_be.as_array().unwrap().len(), 1);
+    assert!(daemon.ctl("list --would-be").1.contains("  DE       AS64496 Example"));
     // Without a database there is no column, and no selection that finds nothing.
     let plain = Daemon::start(FakeHandler::default(), "");
     assert!(!plain.ctl("list").1.contains("COUNTRY"));
