@@ -56,6 +56,9 @@ fn tried<T>(what: &'static str, result: rustix::io::Result<T>) -> Result<T, Erro
 /// # Errors
 /// See [`Error`]; what was given up before stays given up.
 pub fn process(user: Option<User>, groups: &[u32], binds: bool) -> Result<(), Error> {
+    // Before Linux 6.4 rustix reads what the kernel told this process from /proc, which is closed to
+    // it once it has changed its user.
+    let _ = rustix::param::page_size();
     let had = tried("read the capabilities", capabilities(None))?;
     let mut kept = CapabilitySet::NET_ADMIN;
     if binds {
