@@ -106,7 +106,7 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         pair("responses", format!("{commands} run, {failed} of them failed, {dropped} dropped"))?;
     }
     for (position, rights) in status.confinement.iter().enumerate() {
-        let Rights { of, user, capabilities, filters, no_new_privs } = rights;
+        let Rights { of, user, capabilities, filters, no_new_privs, landlock } = rights;
         let of = if of == "packets" { "packet thread" } else { of };
         let capabilities = if capabilities.is_empty() {
             "no capability".to_owned()
@@ -115,7 +115,10 @@ pub(super) fn status(out: &mut dyn Write, status: &Status, zone: &Zone) -> io::R
         };
         let filters = count(u64::from(*filters), "filter");
         let gains = if *no_new_privs { "" } else { ", not confined" };
-        let text = format!("{of}: user {user}, {capabilities}, {filters} of system calls{gains}");
+        let landlock = landlock.map_or_else(String::new, |version| format!(", Landlock {version}"));
+        let text = format!(
+            "{of}: user {user}, {capabilities}, {filters} of system calls{landlock}{gains}"
+        );
         pair(if position == 0 { "rights" } else { "" }, text)?;
     }
     for (position, of) in status.notifications.iter().enumerate() {

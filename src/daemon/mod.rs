@@ -54,6 +54,7 @@ use crate::sys::mailbox::{self, Inbox, Link};
 use crate::sys::privilege;
 use crate::sys::process;
 use crate::sys::procfs;
+use crate::sys::reach::Reach;
 use crate::sys::schedule;
 use crate::sys::signals::{self, Signals};
 use crate::sys::{self, broker};
@@ -242,7 +243,10 @@ fn start(
         is_kept
     }));
     // The helper's thread alone may start programs: threads that start from here on may not.
-    sys::confine::no_exec();
+    sys::confine::no_exec(Reach::Daemon {
+        state: &config.state_dir,
+        socket: &config.control.socket,
+    });
     broker::start().map_err(failed("the thread that opens sockets cannot start"))?;
     let observers = Observers::new(journal.clone(), helper.clone(), store.clone());
     let was_tracking = procfs::tracked().is_some_and(|tracked| tracked.connections > 0);

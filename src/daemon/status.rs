@@ -19,7 +19,7 @@ use crate::probe::{Port, ScanKind, Transport};
 use crate::store::events::EventsHandle;
 use crate::store::{StoreHandle, clock};
 use crate::sys::mailbox::{Link, Unresponsive};
-use crate::sys::{procfs, users};
+use crate::sys::{procfs, reach, users};
 
 /// The rules of `watch` look at the state of connections, which switches the tracking on.
 pub(super) fn tracking_begins(tracked: procfs::Tracked) -> String {
@@ -234,7 +234,9 @@ fn confinement() -> Vec<Rights> {
     let rights = |(of, rights): (&str, Option<procfs::Rights>)| {
         let procfs::Rights { uid, capabilities, filters, no_new_privs } = rights?;
         let user = users::name(uid).unwrap_or_else(|| uid.to_string());
-        Some(Rights { of: of.to_owned(), user, capabilities, filters, no_new_privs })
+        // Both of the daemon are restricted by the same rules, which the kernel does not show.
+        let landlock = reach::in_force().filter(|_| of != "helper");
+        Some(Rights { of: of.to_owned(), user, capabilities, filters, no_new_privs, landlock })
     };
     all.into_iter().filter_map(rights).collect()
 }

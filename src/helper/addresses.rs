@@ -14,6 +14,7 @@ use dns_lookup::{AddrInfoHints, LookupErrorKind, getaddrinfo};
 use super::protocol::{ADDRESSES_MAX, Addresses};
 use crate::config::ALLOW_NAMES_MAX;
 use crate::sys::confine;
+use crate::sys::reach::Reach;
 
 /// Lookups at once: a resolver that answers takes milliseconds, and one that does not is asked for
 /// nothing else meanwhile.
@@ -79,7 +80,7 @@ impl Forward {
         // Without a thread the name waits for the next question.
         if worker
             .spawn(move || {
-                confine::no_exec();
+                confine::no_exec(Reach::Servers);
                 own.work();
             })
             .is_ok()

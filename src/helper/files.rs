@@ -17,6 +17,7 @@ use super::hosts_deny::HostsDeny;
 use super::mirror::MirrorFile;
 use super::protocol::{Blocked, List, Message, Settings};
 use crate::config::ClassicMode;
+use crate::sys::reach::Reach;
 use crate::sys::{confine, peer, queue};
 
 /// Orders that wait for a slow disk: a whole list of blocks in chunks, and some thousand changes.
@@ -82,7 +83,7 @@ impl Files {
             drop(end);
         };
         std::thread::Builder::new().name("files".to_owned()).spawn(move || {
-            confine::no_exec();
+            confine::no_exec(Reach::Files);
             run()
         })?;
         Ok(Self { shared, changes, ended })

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::journal::HostName;
 use crate::sys::confine;
+use crate::sys::reach::Reach;
 
 /// Lookups at once. A resolver that answers takes milliseconds; more would only wait for the same
 /// name server.
@@ -107,7 +108,7 @@ impl Names {
         });
         let keeper = Arc::clone(&shared);
         std::thread::Builder::new().name("names".to_owned()).spawn(move || {
-            confine::no_exec();
+            confine::no_exec(Reach::Servers);
             keeper.keep_times()
         })?;
         Ok(Self(shared))
@@ -152,7 +153,7 @@ impl Shared {
             let worker = std::thread::Builder::new().name("lookup".to_owned());
             if worker
                 .spawn(move || {
-                    confine::no_exec();
+                    confine::no_exec(Reach::Servers);
                     own.work(address)
                 })
                 .is_err()

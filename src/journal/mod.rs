@@ -35,6 +35,7 @@ use crate::engine::{Report, Trace};
 use crate::sys::confine;
 use crate::sys::files;
 use crate::sys::queue;
+use crate::sys::reach::Reach;
 use crate::sys::wake::Waker;
 use history::{DiskState, History};
 use limit::Limiter;
@@ -299,7 +300,8 @@ impl JournalHandle {
             unstored: None,
         };
         let run = move || {
-            confine::no_exec();
+            // The history file, and after a reload another.
+            confine::no_exec(Reach::Files);
             writer.report(state);
             writer.run();
             drop(end);

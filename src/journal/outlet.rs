@@ -18,6 +18,7 @@ use crate::config::LogFormat;
 use crate::sys::clock;
 use crate::sys::confine;
 use crate::sys::queue;
+use crate::sys::reach::Reach;
 
 /// Lines that wait for the target, some 200 bytes each: ten minutes of lines that packets cause.
 pub(super) const LINES: usize = 1024;
@@ -91,7 +92,7 @@ impl Outlet {
             reported_at: None,
         };
         let run = move || {
-            confine::no_exec();
+            confine::no_exec(Reach::Nothing);
             thread.run(&queued);
             drop(end);
         };

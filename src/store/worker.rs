@@ -22,6 +22,7 @@ use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
 use crate::sys::confine;
 use crate::sys::mailbox::{self, Inbox};
+use crate::sys::reach::Reach;
 use crate::sys::{poll, process};
 use crate::time::MonoTime;
 
@@ -156,7 +157,7 @@ impl StoreHandle {
             Err(_) => worker.fail_to_open(),
         }
         std::thread::Builder::new().name("store".to_owned()).spawn(move || {
-            confine::no_exec();
+            confine::no_exec(Reach::Directory(&worker.directory));
             worker.run()
         })?;
         Ok((Self { shared, items, requests }, stored))

@@ -21,6 +21,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+use super::reach::{self, Reach};
 use super::users::User;
 
 /// Why a right could not be given up.
@@ -134,7 +135,7 @@ pub fn sender() -> Result<(), Error> {
     if let Err(error) = filters {
         log::debug!("a process keeps more rights than it needs: {error}");
     }
-    no_exec();
+    no_exec(Reach::Servers);
     Ok(())
 }
 
@@ -179,8 +180,11 @@ pub fn thread(thread: Thread) -> Result<(), Error> {
     }
 }
 
-/// [`Thread::NoExec`] for the calling thread. Without filters of system calls it goes on all the same.
-pub(crate) fn no_exec() {
+/// [`Thread::NoExec`] for the calling thread, and what it reaches. Without filters of system calls it goes on
+/// all the same.
+pub(crate) fn no_exec(reach: Reach<'_>) {
+    // Before the filter, so that it may list what threads do.
+    reach::restrict(reach);
     if let Err(error) = thread(Thread::NoExec) {
         log::debug!("a thread keeps more rights than it needs: {error}");
     }

@@ -14,6 +14,7 @@ pub(crate) mod privilege;
 pub mod process;
 pub(crate) mod procfs;
 pub(crate) mod queue;
+pub mod reach;
 pub(crate) mod replace;
 pub mod resolv_conf;
 pub(crate) mod schedule;

@@ -7,14 +7,16 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use portsentry::sys::confine::{self, Thread};
+use portsentry::sys::reach::{self, Reach};
 use portsentry::sys::users::User;
 use rustix::process::{Pid, Signal, getppid, kill_process};
 
@@ -181,6 +183,123 @@ fn attempts_of_the_sender() {
     assert!(File::open("/etc/passwd").is_ok());
 }
 
+/// The version of Landlock that the kernel has; 0: it has none.
+fn landlock() -> i64 {
+    let none = std::ptr::null::<u8>();
+    // SAFETY: with this flag there is neither a structure nor a size.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, 1) };
+    // The newest that the library knows.
+    version.clamp(0, 10)
+}
+
+/// What of [`REACHED`] a thread with this reach still does, without a filter of its own.
+fn reached(reach: Reach<'_>, world: &World) -> Vec<&'static str> {
+    let confined = || {
+        reach::restrict(reach);
+        let is_possible = |attempt: &&(&'static str, Attempt)| failure(**attempt, world).is_none();
+        REACHED.iter().filter(is_possible).map(|(name, _)| *name).collect()
+    };
+    let possible = thread::scope(|scope| scope.spawn(confined).join().unwrap());
+    for name in ["new", "var/state/new", "var/state/fifo"] {
+        let _ = fs::remove_file(world.socket.with_file_name(name));
+    }
+    possible
+}
+
+/// The state directory beside the socket that [`World`] names, in a directory of root's.
+fn state(world: &World) -> PathBuf {
+    world.socket.with_file_name("var/state")
+}
+
+fn abstract_socket(world: &World) -> SocketAddr {
+    SocketAddr::from_abstract_name(format!("portsentry-test-{}", world.port)).unwrap()
+}
+
+const OWN_FILE: (&str, Attempt) = ("write a file in the state directory", |world| {
+    let path = state(world).join("old");
+    fs::write(&path, "1")?;
+    fs::rename(&path, path.with_file_name("new"))?;
+    File::options().write(true).truncate(true).open(path.with_file_name("new")).map(drop)
+});
+const OWN_FIFO: (&str, Attempt) = ("make a FIFO in the state directory", |world| {
+    let path = state(world).join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).map_err(io::Error::from)
+});
+const BIND: (&str, Attempt) = ("open a port", |_| TcpListener::bind("127.0.0.1:0").map(drop));
+const ABSTRACT: (&str, Attempt) = ("connect to an abstract socket", |world| {
+    UnixStream::connect_addr(&abstract_socket(world)).map(drop)
+});
+const READ: (&str, Attempt) = ("read a file", |_| File::open("/etc/passwd").map(drop));
+
+/// With the version of Landlock that refuses it, where it is not allowed; reading never is refused.
+const REACHED: [(&str, Attempt); 9] =
+    [READ, EXEC, CREATE, OWN_FILE, OWN_FIFO, REMOTE, BIND, SIGNAL, ABSTRACT];
+const VERSIONS: [i64; 9] = [i64::MAX, 1, 1, 1, 1, 4, 4, 6, 6];
+
+/// The child: what Landlock alone refuses to a thread of each kind.
+fn attempts_with_landlock() {
+    let (mut world, _kept) = world();
+    let _abstract = UnixListener::bind_addr(&abstract_socket(&world)).unwrap();
+    let directory = world.socket.parent().unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let state = state(&world);
+    fs::create_dir_all(&state).unwrap();
+    chown(&state, Some(USER.uid), Some(USER.gid)).unwrap();
+    confine::process(Some(USER), &[], false).unwrap();
+    // Another process of the same user.
+    let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+    world.parent = Pid::from_child(&other);
+
+    // Debian's kernels have it. Without it everything goes on.
+    let version = landlock();
+    assert!(version > 0 || std::env::var_os("PORTSENTRY_GUEST").is_none());
+    let daemon = Reach::Daemon { state: &state, socket: &world.socket };
+    for (reach, allowed) in [
+        (Reach::Nothing, &[][..]),
+        (Reach::Servers, &[REMOTE.0]),
+        (Reach::Files, &[CREATE.0, OWN_FILE.0]),
+        (Reach::Directory(&state), &[OWN_FILE.0]),
+        (daemon, &[OWN_FILE.0, BIND.0]),
+    ] {
+        let expected = REACHED.iter().zip(VERSIONS).filter_map(|((name, _), refused_by)| {
+            (version < refused_by || allowed.contains(name)).then_some(*name)
+        });
+        let expected: Vec<_> = expected.collect();
+        assert_eq!(reached(reach, &world), expected, "{reach:?}, Landlock {version}");
+    }
+    assert_eq!(reach::in_force().map(i64::from), Some(version).filter(|version| *version > 0));
+    other.kill().unwrap();
+    other.wait().unwrap();
+
+    // A state directory that another program deletes is made again, where that is possible.
+    let own = directory.join("own");
+    fs::create_dir(&own).unwrap();
+    let step = std::sync::Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            reach::restrict(Reach::Daemon { state: &own, socket: &world.socket });
+            step.wait();
+            step.wait();
+            fs::create_dir(&own).unwrap();
+            fs::write(own.join("new"), "2").unwrap();
+            // And the control socket is removed at the end.
+            fs::remove_file(&world.socket).unwrap();
+        });
+        step.wait();
+        fs::remove_dir(&own).unwrap();
+        step.wait();
+    });
+}
+
+// P24
+#[test]
+fn an_intruder_with_landlock_writes_in_the_state_directory_only() {
+    if std::env::var_os(CHILD).is_some() {
+        return attempts_with_landlock();
+    }
+    in_a_child("escape::an_intruder_with_landlock_writes_in_the_state_directory_only");
+}
+
 // P24
 #[test]
 fn an_intruder_in_the_packet_thread_reaches_nothing() {
@@ -281,12 +400,16 @@ fn a_daemon_that_root_starts_becomes_its_user_and_works() {
     assert_all(helper_of(machine.pid()), "Uid", &ids(uid));
     // And says so.
     let status = output_text(&machine.ctl(&["status"]));
+    let version = landlock();
+    let landlock = if version > 0 { format!(", Landlock {version}") } else { String::new() };
     for told in [
-        "daemon: user portsentry, CAP_NET_ADMIN, 2 filters",
-        "packet thread: user portsentry, CAP_NET_ADMIN, 3 filters",
-        "helper: user portsentry, no capability, ",
+        format!("daemon: user portsentry, CAP_NET_ADMIN, 2 filters of system calls{landlock}\n"),
+        format!(
+            "packet thread: user portsentry, CAP_NET_ADMIN, 3 filters of system calls{landlock}\n"
+        ),
+        "helper: user portsentry, no capability, 1 filter of system calls\n".to_owned(),
     ] {
-        assert!(status.contains(told), "{status}");
+        assert!(status.contains(&told), "{told} in {status}");
     }
 
     scanner.run("nmap", &["-n", "-Pn", "-sS", "--max-retries", "1", "-p", "1-20", "10.69.0.1"]);

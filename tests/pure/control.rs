@@ -47,8 +47,8 @@ PortSentry 0.1.0 blocks scans, up 1h 2m (process 42).
   probes       4711
   lost         1 packet
   responses    3 commands run, 1 of them failed, 2 dropped
-  rights       daemon: user portsentry, CAP_NET_ADMIN, 2 filters of system calls
-               packet thread: user portsentry, CAP_NET_ADMIN, 3 filters of system calls
+  rights       daemon: user portsentry, CAP_NET_ADMIN, 2 filters of system calls, Landlock 6
+               packet thread: user portsentry, CAP_NET_ADMIN, 3 filters of system calls, Landlock 6
                helper: user portsentry, no capability, 1 filter of system calls
   notify       webhook: 3 messages sent, 2 attempts failed, 4 waiting, 1 event dropped; the last attempt failed: the server answers 500
   held back    0 log lines

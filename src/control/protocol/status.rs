@@ -151,6 +151,10 @@ pub struct Rights {
     pub filters: u32,
     /// It gains nothing by the programs that it starts.
     pub no_new_privs: bool,
+    /// The version of Landlock that keeps it from other files and programs (landlock(7)); null: it is not so
+    /// restricted, as the helper, whose commands are the administrator's, or the kernel has none.
+    #[serde(default)]
+    pub landlock: Option<u32>,
 }
 
 /// Whether the kernel's rules are those in force.

@@ -28,6 +28,7 @@ use super::metrics::{self, Form};
 use super::run::status_of;
 use super::status;
 use crate::control::protocol::Status;
+use crate::sys::reach::Reach;
 use crate::sys::wake::Waker;
 use crate::sys::{confine, poll};
 
@@ -69,7 +70,7 @@ pub(super) fn serve(
         Failure::File(code, format!("cannot listen at {place}: {error}"), remedy.to_owned())
     })?;
     // Whatever a client sends, it starts no program.
-    confine::no_exec();
+    confine::no_exec(Reach::Nothing);
     let server = Server::start(listener, socket)?;
     writeln!(out, "serving {}", server.listener.place(place))?;
     out.flush()?;

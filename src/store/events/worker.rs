@@ -18,6 +18,7 @@ use crate::journal::{JournalHandle, Notice, Record, history};
 use crate::store::error::Fault;
 use crate::store::{Error, clock};
 use crate::sys::mailbox::{self, Inbox};
+use crate::sys::reach::Reach;
 use crate::sys::{confine, poll, process};
 
 /// How long records are gathered for one transaction. A search does not wait for it.
@@ -84,7 +85,7 @@ impl EventsHandle {
             prune_at: now,
         };
         std::thread::Builder::new().name("events".to_owned()).spawn(move || {
-            confine::no_exec();
+            confine::no_exec(Reach::Directory(&worker.settings.directory));
             worker.run()
         })?;
         Ok(Self { records, requests, figures })

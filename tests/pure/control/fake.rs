@@ -627,5 +627,6 @@ fn rights(of: &str, capabilities: &[&str], filters: u32) -> Rights {
         capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
         filters,
         no_new_privs: true,
+        landlock: (of != "helper").then_some(6),
     }
 }
