@@ -170,9 +170,9 @@ impl PacketThread {
                             continue;
                         }
                     };
-                    // To read a packet costs 20 ns and allocates nothing; to take in a source that
-                    // nobody knew is what costs. Holds are few, by a rate of the rules, and each has to
-                    // be confirmed or ended.
+                    // Reading a packet costs 20 ns and allocates nothing; adding a source without an
+                    // account is what costs. The rules limit the rate of holds, and each has to be
+                    // confirmed or ended.
                     if hold != Hold::New
                         && shedding.should_shed(|| enforcer.engine.knows(probe.source))
                     {

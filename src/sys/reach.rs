@@ -89,15 +89,13 @@ fn restricted(reach: Reach<'_>) -> Result<LandlockStatus, RulesetError> {
         // What is not there is not written either.
         Err(_) => Ok(()),
     };
-    match reach {
-        Reach::Nothing | Reach::Servers | Reach::Files => {}
-        Reach::Directory(state) => allow(&place_of(state), regular | AccessFs::MakeDir)?,
-        Reach::Daemon { state, socket } => {
-            allow(&place_of(state), regular | AccessFs::MakeDir)?;
-            if let Some(directory) = socket.parent() {
-                allow(directory, AccessFs::RemoveFile.into())?;
-            }
-        }
+    if let Reach::Directory(state) | Reach::Daemon { state, .. } = reach {
+        allow(&place_of(state), regular | AccessFs::MakeDir)?;
+    }
+    if let Reach::Daemon { socket, .. } = reach
+        && let Some(directory) = socket.parent()
+    {
+        allow(directory, AccessFs::RemoveFile.into())?;
     }
     Ok(rules.restrict_self()?.landlock)
 }

@@ -687,30 +687,7 @@ fn a_client_that_reads_nothing_of_a_long_list_is_disconnected() {
 #[test]
 fn watch_shows_events_as_they_happen() {
     let daemon = Daemon::start(FakeHandler::default(), "");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
-        .args(["watch", "--json", "--socket", daemon.socket().to_str().unwrap()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = child.stdout.take().unwrap();
-    let (sender, lines) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        std::io::BufRead::lines(std::io::BufReader::new(out))
-            .map_while(Result::ok)
-            .for_each(|line| drop(sender.send(line)))
-    });
-    let deadline = Instant::now() + LONG;
-    let line = loop {
-        // Until the client has connected, there is no watcher.
-        daemon.journal.notify(Notice::Warning("look\u{1b}".into()));
-        match lines.recv_timeout(Duration::from_millis(50)) {
-            Ok(line) => break line,
-            Err(_) => assert!(Instant::now() < deadline),
-        }
-    };
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.join().unwrap();
+    let line = daemon.first_event(|| Notice::Warning("look\u{1b}".into()));
     assert!(!line.contains('\u{1b}'));
     assert_eq!(json(&line)["event"], "warning");
     daemon.assert_serves();

@@ -2,11 +2,10 @@
 //! and files that are missing, damaged or of another form.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 
-use crate::control::fake::{Daemon, FakeHandler, LONG};
+use crate::control::fake::{Daemon, FakeHandler};
 use crate::support::mmdb::Value::{List, Map, Number, Switch, Text};
 use crate::support::mmdb::{Value, file};
 use crate::support::{self, schema};
@@ -286,35 +285,12 @@ fn a_report_counts_sources_by_country_and_autonomous_system() {
 fn watch_says_where_the_source_of_an_event_is() {
     let files = files();
     let daemon = files.daemon();
-    let socket = daemon.socket().to_str().unwrap().to_owned();
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
-        .args(["watch", "--json", "--socket", &socket])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let out = child.stdout.take().unwrap();
-    let (sender, lines) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        std::io::BufRead::lines(std::io::BufReader::new(out))
-            .map_while(Result::ok)
-            .for_each(|line| drop(sender.send(line)))
-    });
-    let deadline = Instant::now() + LONG;
-    let line = loop {
-        // Until the client has connected, there is no watcher.
-        daemon.journal.notify(Notice::Engine(Report::Released {
-            source: Source::of("10.77.1.1".parse().unwrap(), 128),
-            ending: SlowEnding::Expired,
-            packets: None,
-        }));
-        match lines.recv_timeout(Duration::from_millis(50)) {
-            Ok(line) => break line,
-            Err(_) => assert!(Instant::now() < deadline),
-        }
+    let released = || Report::Released {
+        source: Source::of("10.77.1.1".parse().unwrap(), 128),
+        ending: SlowEnding::Expired,
+        packets: None,
     };
-    child.kill().unwrap();
-    child.wait().unwrap();
-    reader.join().unwrap();
+    let line = daemon.first_event(|| Notice::Engine(released()));
     let event = &schema::check_events(&line)[0];
     assert_eq!(event["geo"], json!({"country": "DE", "asn": 64496, "as_name": BAD_NAME}));
 }

@@ -1,10 +1,12 @@
 //! The real server over a real socket, with a request handler that gives the test's answers.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use portsentry::config::Config;
@@ -20,7 +22,7 @@ use portsentry::ctl::{self, Zone};
 use portsentry::helper::protocol::ChannelStatus;
 use portsentry::journal::record::{Effect, Probed, Record};
 use portsentry::journal::sink::Sink;
-use portsentry::journal::{JournalHandle, Settings};
+use portsentry::journal::{JournalHandle, Notice, Settings};
 
 /// Longer than any step that does not hang.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -569,6 +571,36 @@ impl Daemon {
             Box::new(move |waker| feed.subscribe(Some(waker))),
         );
         self.server = Some(server.unwrap());
+    }
+
+    /// The first line of `portsentryctl watch --json` while this happens again and again.
+    pub fn first_event(&self, happens: impl Fn() -> Notice) -> String {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_portsentryctl"))
+            .args(["watch", "--json", "--socket", self.socket().to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = child.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            BufReader::new(out)
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| drop(sender.send(line)))
+        });
+        let deadline = Instant::now() + LONG;
+        let line = loop {
+            // Until the client has connected, there is no watcher.
+            self.journal.notify(happens());
+            match lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => break line,
+                Err(_) => assert!(Instant::now() < deadline),
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        reader.join().unwrap();
+        line
     }
 
     /// Stops the server: its clients lose their connections.
