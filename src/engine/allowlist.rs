@@ -10,9 +10,44 @@ use ipnet::IpNet;
 pub struct AllowList {
     /// The networks as given, sorted, for error messages.
     networks: Vec<IpNet>,
-    /// First and last address of each range; ranges neither overlap nor touch.
-    v4: Vec<(u32, u32)>,
-    v6: Vec<(u128, u128)>,
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
+}
+
+/// Sorted ranges that neither overlap nor touch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Ranges<T> {
+    /// First and last address of each.
+    ranges: Vec<(T, T)>,
+    /// A bit for each first byte of an address in one of them: most sources have another, and every
+    /// probe asks.
+    bytes: [u64; 4],
+}
+
+/// An address as a number.
+trait Bits: Ord + Copy {
+    fn first_byte(self) -> u8;
+    fn next(self) -> Self;
+}
+
+impl Bits for u32 {
+    fn first_byte(self) -> u8 {
+        (self >> 24) as u8
+    }
+
+    fn next(self) -> Self {
+        self.saturating_add(1)
+    }
+}
+
+impl Bits for u128 {
+    fn first_byte(self) -> u8 {
+        (self >> 120) as u8
+    }
+
+    fn next(self) -> Self {
+        self.saturating_add(1)
+    }
 }
 
 impl AllowList {
@@ -49,22 +84,16 @@ impl AllowList {
     /// Whether `network` shares an address with one of the networks.
     pub fn overlaps(&self, network: &IpNet) -> bool {
         match network {
-            IpNet::V4(net) => {
-                touches(&self.v4, u32::from(net.network()), u32::from(net.broadcast()))
-            }
-            IpNet::V6(net) => {
-                touches(&self.v6, u128::from(net.network()), u128::from(net.broadcast()))
-            }
+            IpNet::V4(net) => self.v4.touch(u32::from(net.network()), u32::from(net.broadcast())),
+            IpNet::V6(net) => self.v6.touch(u128::from(net.network()), u128::from(net.broadcast())),
         }
     }
 
     /// Whether the list contains every address of `network`.
     pub fn covers(&self, network: &IpNet) -> bool {
         match network {
-            IpNet::V4(net) => holds(&self.v4, u32::from(net.network()), u32::from(net.broadcast())),
-            IpNet::V6(net) => {
-                holds(&self.v6, u128::from(net.network()), u128::from(net.broadcast()))
-            }
+            IpNet::V4(net) => self.v4.hold(u32::from(net.network()), u32::from(net.broadcast())),
+            IpNet::V6(net) => self.v6.hold(u128::from(net.network()), u128::from(net.broadcast())),
         }
     }
 
@@ -101,38 +130,53 @@ impl FromIterator<IpNet> for AllowList {
                 IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
             }
         }
-        Self {
-            v4: merged(v4, |last| last.saturating_add(1)),
-            v6: merged(v6, |last| last.saturating_add(1)),
-            networks,
-        }
+        Self { v4: Ranges::new(v4), v6: Ranges::new(v6), networks }
     }
 }
 
-/// Sorted ranges that neither overlap nor touch.
-fn merged<T: Ord + Copy>(mut ranges: Vec<(T, T)>, next: impl Fn(T) -> T) -> Vec<(T, T)> {
-    ranges.sort_unstable();
-    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
-    for (first, last) in ranges {
-        match merged.last_mut() {
-            Some(range) if first <= next(range.1) => range.1 = range.1.max(last),
-            _ => merged.push((first, last)),
+impl<T: Bits> Ranges<T> {
+    fn new(mut ranges: Vec<(T, T)>) -> Self {
+        ranges.sort_unstable();
+        let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match merged.last_mut() {
+                Some(range) if first <= range.1.next() => range.1 = range.1.max(last),
+                _ => merged.push((first, last)),
+            }
         }
+        let mut bytes = [0; 4];
+        for byte in merged.iter().flat_map(|(first, last)| first.first_byte()..=last.first_byte()) {
+            if let Some(word) = bytes.get_mut(usize::from(byte / 64)) {
+                *word |= 1 << (byte % 64);
+            }
+        }
+        Self { ranges: merged, bytes }
     }
-    merged
-}
 
-/// Whether a range of `ranges` shares a member with `first..=last`.
-fn touches<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
-    let after = ranges.partition_point(|range| range.0 <= last);
-    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= first)
-}
+    /// Whether one of them may have an address of `first..=last`.
+    #[inline]
+    fn may_touch(&self, first: T, last: T) -> bool {
+        let byte = first.first_byte();
+        let word = self.bytes.get(usize::from(byte / 64)).copied().unwrap_or(0);
+        word >> (byte % 64) & 1 == 1 || last.first_byte() != byte
+    }
 
-/// Whether one range of `ranges` contains `first..=last`; adjacent ranges are merged, so one range
-/// must suffice.
-fn holds<T: Ord + Copy>(ranges: &[(T, T)], first: T, last: T) -> bool {
-    let after = ranges.partition_point(|range| range.0 <= first);
-    after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|range| range.1 >= last)
+    /// The last one that starts at or before `address`.
+    fn before(&self, address: T) -> Option<&(T, T)> {
+        let after = self.ranges.partition_point(|range| range.0 <= address);
+        self.ranges.get(after.checked_sub(1)?)
+    }
+
+    /// Whether one of them shares an address with `first..=last`.
+    #[inline]
+    fn touch(&self, first: T, last: T) -> bool {
+        self.may_touch(first, last) && self.before(last).is_some_and(|range| range.1 >= first)
+    }
+
+    /// Whether one of them contains `first..=last`; adjacent ranges are merged, so one must suffice.
+    fn hold(&self, first: T, last: T) -> bool {
+        self.before(first).is_some_and(|range| range.1 >= last)
+    }
 }
 
 #[cfg(test)]

@@ -223,19 +223,31 @@ impl Campaigns {
 
     /// The place of what has been counted, an entry or a lone head; else its bucket and tag.
     fn find(&self, now: MonoTime, shared: Shared) -> Result<Place, (usize, u32)> {
-        let hash = self.hasher.hash_one(shared);
+        let hash = match shared {
+            Shared::Network(network) => self.hasher.hash_one(bits(network)),
+            Shared::Signature(signature) => self.hasher.hash_one(signature),
+        };
         let bucket = (hash >> 32) as usize % self.heads.len().max(1);
         let (tag, half) = ((hash as u32).max(1), half(now));
-        let ways = self.heads.get(bucket).into_iter().flatten();
-        let way = ways.enumerate().find(|(way, head)| {
+        let Some(heads) = self.heads.get(bucket) else { return Err((bucket, tag)) };
+        // Without a branch for each: most are others.
+        let is_own = heads.map(|head| u32::from(head.tag == tag));
+        let mut own = is_own.into_iter().rev().fold(0, |all, is_own| all << 1 | is_own);
+        while own != 0 {
+            let way = own.trailing_zeros() as usize;
+            own &= own - 1;
             let is_it = |entry: &Entry| {
                 entry.shared == shared && now.since(entry.last) < HALF.saturating_mul(2)
             };
-            head.tag == tag
-                && head.is_live(half)
-                && (head.weight == ALONE || self.entry(Place(bucket, *way)).is_some_and(is_it))
-        });
-        way.map(|(way, _)| Place(bucket, way)).ok_or((bucket, tag))
+            let is_found = heads.get(way).is_some_and(|head| {
+                head.is_live(half)
+                    && (head.weight == ALONE || self.entry(Place(bucket, way)).is_some_and(is_it))
+            });
+            if is_found {
+                return Ok(Place(bucket, way));
+            }
+        }
+        Err((bucket, tag))
     }
 
     fn entry(&self, Place(bucket, way): Place) -> Option<&Entry> {
@@ -255,17 +267,19 @@ impl Campaigns {
         let half = half(now);
         let ways = if self.tokens.take(now) { 0 } else { PATIENT }..WAYS;
         let heads = self.heads.get(bucket).copied().unwrap_or_default();
-        let rank = |way: &usize| {
-            let head = heads.get(*way).copied().unwrap_or_default();
-            let (weight, age) = if head.is_live(half) {
-                (head.weight, half.wrapping_sub(head.half))
+        // The weight, the age, and among equal ones an order that no sender knows, in one number.
+        let rank = |way: usize| {
+            let head = heads.get(way).copied().unwrap_or_default();
+            let age = half.wrapping_sub(head.half);
+            let weight = if head.is_live(half) {
+                u32::from(head.weight) << 8 | u32::from(u8::MAX - age)
             } else {
-                (0, 0)
+                u32::from(u8::MAX)
             };
-            // Equal ones are replaced in no order that a sender knows.
-            (weight, u8::MAX - age, (way + tag as usize) % WAYS)
+            (weight << 3 | (way as u32).wrapping_add(tag) % WAYS as u32) << 3 | way as u32
         };
-        Place(bucket, ways.min_by_key(rank).unwrap_or(WAYS - 1))
+        let way = ways.map(rank).min().map_or(WAYS - 1, |rank| rank as usize % WAYS);
+        Place(bucket, way)
     }
 
     /// Counts a probe. `None`: it is the first.
@@ -412,6 +426,15 @@ impl Campaigns {
             *head = Head::default();
         }
     }
+}
+
+/// A network in one number: its host bits are zero, and the length is put there.
+fn bits(network: Source) -> u128 {
+    let bits = match network.addr() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    bits | u128::from(network.prefix_len())
 }
 
 fn half(now: MonoTime) -> u8 {

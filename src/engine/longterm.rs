@@ -81,8 +81,8 @@ pub(super) struct LongTerm {
     /// From `first` on: a bucket is a cache line. Pages that were never written use no memory.
     entries: Vec<Entry>,
     first: usize,
-    /// First touches of sources that cannot pass with them. They are written together: each is at
-    /// another place, and the processor fetches several at once.
+    /// First touches of sources that cannot pass with them. They are written later: each is at another
+    /// place, which the processor fetches meanwhile.
     firsts: [(u64, u32); FIRSTS],
     waiting: usize,
     /// The moment of these touches, and its half day.
@@ -186,6 +186,7 @@ impl LongTerm {
             *first = (hash, bit(port));
             self.waiting += 1;
         }
+        self.read_ahead(hash);
         0
     }
 
@@ -197,9 +198,6 @@ impl LongTerm {
     }
 
     fn write_firsts(&mut self) {
-        for (hash, _) in self.firsts.iter().take(self.waiting) {
-            self.read_ahead(*hash);
-        }
         for at in 0..std::mem::take(&mut self.waiting) {
             if let Some((hash, current)) = self.firsts.get(at).copied() {
                 self.add(self.half, hash, LongTermBits { current, previous: 0 });

@@ -35,11 +35,16 @@ impl Engine {
     /// [`AHEAD_MAX`] accounts. Changes nothing.
     pub fn read_ahead(&self, sources: impl Iterator<Item = IpAddr>) {
         let mut ahead = [Hashed::default(); AHEAD_MAX];
-        let accounts = sources.flat_map(|source| self.policy.accounts(source));
         let mut count = 0;
-        for (place, account) in ahead.iter_mut().zip(accounts) {
-            *place = self.ledger.key_of(account);
-            count += 1;
+        let mut add = |account| {
+            if let Some(place) = ahead.get_mut(count) {
+                *place = self.ledger.key_of(account);
+                count += 1;
+            }
+        };
+        for source in sources {
+            add(self.policy.account(source));
+            self.policy.prefix(source).into_iter().for_each(&mut add);
         }
         self.ledger.read_ahead(ahead.get(..count).unwrap_or_default());
     }
