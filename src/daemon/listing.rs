@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::rows::{campaign_rows, kernel, known, network_row, row, slowed_rows, uncounted_row};
 use crate::control::{BlockRow, Refusal, Target};
 use crate::enforce::view::Intervals;
-use crate::enforce::{HOSTS, Placement};
+use crate::enforce::{HOSTS, Placement, blocked_packets};
 use crate::engine::Source;
 use crate::errors::error_chain;
 use crate::nft::{Connection, Key};
@@ -43,7 +43,12 @@ pub(super) fn network_rows(
         .filter(is_dropped)
         .map(|block| network_row(block, there.packets(block.source)))
         .collect();
-    rows.extend(there.unknown(&networks).iter().map(|(source, info)| row(*source, info, None)));
+    rows.extend(
+        there
+            .unknown(&networks)
+            .iter()
+            .map(|(source, info)| row(*source, info, info.packets, None)),
+    );
     Ok(rows)
 }
 
@@ -131,6 +136,12 @@ impl Listing {
         known: Option<&[Option<BlockDetails>]>,
     ) -> Vec<Option<BlockRow>> {
         let mut rows: Vec<Option<BlockRow>> = hosts.iter().map(|_| None).collect();
+        let sources: Vec<Source> = hosts.iter().map(|(source, _)| *source).collect();
+        let packets =
+            blocked_packets::read(&mut self.connection, &sources).unwrap_or_else(|error| {
+                log::warn!("the list counts no packets: {}", error_chain(&error));
+                Vec::new()
+            });
         for set in HOSTS {
             let place = |(source, unproven): (Source, bool)| self.placement.place(source, unproven);
             let (here, keys): (Vec<usize>, Vec<Key>) = (0..)
@@ -150,7 +161,8 @@ impl Listing {
                     (rows.get_mut(at), hosts.get(at), info)
                 {
                     let known = known.and_then(|known| known.get(at)?.as_ref());
-                    *place = Some(row(*source, &info, known));
+                    let packets = packets.get(at).copied().unwrap_or_default();
+                    *place = Some(row(*source, &info, packets, known));
                 }
             }
         }

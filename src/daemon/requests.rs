@@ -28,12 +28,12 @@ use crate::control::{
     Kind, Observed, Past, PortName, Refusal, Reply, Request, RulesState, Selection, Stamp, State,
     Status, Target, WouldBeRow,
 };
-use crate::enforce::{Placement, view};
+use crate::enforce::{Placement, blocked_packets, view};
 use crate::engine::{ObservedView, Source};
 use crate::errors::error_chain;
 use crate::journal::{Notice, Record};
 use crate::nft::text::Form;
-use crate::nft::{Connection, LIGHT_DUMP};
+use crate::nft::{Connection, ElementInfo, LIGHT_DUMP};
 use crate::packet::command::Command;
 use crate::probe::Port;
 use crate::ruleset::SCHEMA;
@@ -197,7 +197,11 @@ impl RequestHandler {
         let blocked = view::hosts(self.connection()?, placement).map_err(kernel)?;
         let hosts: Vec<Source> = blocked.iter().map(|(source, _)| *source).collect();
         let details = details(&self.packets, &hosts)?;
-        rows.extend(blocked.iter().map(|(source, info)| row(*source, info, details.get(source))));
+        let packets = blocked_packets::read(self.connection()?, &hosts).map_err(kernel)?;
+        let row = |((source, info), packets): (&(Source, ElementInfo), u64)| {
+            row(*source, info, packets, details.get(source))
+        };
+        rows.extend(blocked.iter().zip(packets).map(row));
         Ok(rows)
     }
 

@@ -96,8 +96,13 @@ pub(super) fn uncounted_row(source: Source, known: &BlockDetails) -> BlockRow {
     }
 }
 
-/// One line of the list.
-pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetails>) -> BlockRow {
+/// One line of the list; `packets`: what was dropped because of it.
+pub(super) fn row(
+    source: Source,
+    info: &ElementInfo,
+    packets: u64,
+    known: Option<&BlockDetails>,
+) -> BlockRow {
     let commented: Option<Reason> =
         info.comment.as_deref().and_then(|comment| comment.parse().ok());
     let foreign = Reason::Foreign(Box::default());
@@ -115,7 +120,7 @@ pub(super) fn row(source: Source, info: &ElementInfo, known: Option<&BlockDetail
         since: begun,
         until: info.expires.map(ahead),
         expires_in: info.expires.map(|left| left.as_secs()),
-        packets: Some(info.packets),
+        packets: Some(packets),
         renewals: known.map_or(0, |known| known.renewals),
         ..line(source.into(), State::Blocked, reason, text)
     }
@@ -295,7 +300,7 @@ mod tests {
                 comment: Some(text.into()),
             };
             let source = Source::of(address.into(), 128);
-            let asked = row(source, &info, Some(&known));
+            let asked = row(source, &info, info.packets, Some(&known));
             assert_eq!((asked.packets, asked.reason.as_str()), (Some(9), text));
             let mut uncounted = uncounted_row(source, &known);
             assert_eq!(uncounted.packets, None);

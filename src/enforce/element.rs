@@ -124,13 +124,7 @@ pub(crate) fn of_host(now: MonoTime, key: Key, block: &BlockView<'_>) -> Option<
     let expires = block.expires.map(|end| end.since(now));
     let timeout = expires.map(|left| block.timeout.unwrap_or(left).max(left));
     let comment = Some(block.reason.comment().into());
-    unless_over(ElementInfo {
-        timeout,
-        expires,
-        packets: block.packets,
-        comment,
-        ..bare(key, None)
-    })
+    unless_over(ElementInfo { timeout, expires, comment, ..bare(key, None) })
 }
 
 /// The element of a piece of blocked networks; `reason` is its owner's. `None` if it ends this very
@@ -174,7 +168,6 @@ pub(crate) fn adopted(source: Source, info: &ElementInfo) -> Adopted {
         source,
         timeout: info.timeout,
         remaining: info.expires,
-        packets: info.packets,
         reason: info
             .comment
             .as_deref()

@@ -157,6 +157,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         while !batch.is_empty() {
             self.observer.on_actions(&batch);
             self.executor.count_slowed(&mut batch);
+            self.executor.forget_blocked_packets(&batch);
             let mut rest = batch.as_slice();
             while !rest.is_empty() {
                 rest = self.carry_out(now, rest);
@@ -189,8 +190,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     fn on_outcome(&mut self, now: MonoTime, outcome: Outcome, batch: &[Action]) {
         let outcome = match outcome {
             // No other program took out what was lost and is not restored yet.
-            Outcome::Counted { source, packets: None } if self.backlog.awaits(source) => {
-                Outcome::Counted { source, packets: Some(0) }
+            Outcome::Checked { source, is_there: false } if self.backlog.awaits(source) => {
+                Outcome::Checked { source, is_there: true }
             }
             other => other,
         };

@@ -145,10 +145,10 @@ impl<K: Kernel> Executor<K> {
             return after;
         }
         let Some((action, after)) = actions.split_first() else { return actions };
-        if let Action::Count { source } = action {
+        if let Action::Check { source } = action {
             let place = self.place_of(context, *source);
-            outcomes
-                .push(Outcome::Counted { source: *source, packets: self.count(*source, place) });
+            let is_there = self.is_there(*source, place);
+            outcomes.push(Outcome::Checked { source: *source, is_there });
             return after;
         }
         match self.carry_out_one(context, action) {
@@ -193,7 +193,7 @@ impl<K: Kernel> Executor<K> {
             // Not of a block, or carried out in runs.
             Action::Slow { source, timeout } => self.slow(*source, *timeout),
             Action::Campaign { network, timeout } => self.campaign(*network, *timeout),
-            Action::Count { .. } | Action::Release { .. } | Action::Report(_) => {}
+            Action::Check { .. } | Action::Release { .. } | Action::Report(_) => {}
         }
         Ok(())
     }
@@ -268,16 +268,15 @@ impl<K: Kernel> Executor<K> {
         }
     }
 
-    /// The packets that a host's element has dropped; `None` if there is no element.
-    fn count(&mut self, source: Source, place: Place) -> Option<u64> {
-        // Pieces of networks are cut and joined: their counters say nothing of one block.
-        let Place::Host(set, key) = place else { return Some(0) };
+    /// Whether a host's element is there, as far as the kernel says.
+    fn is_there(&mut self, source: Source, place: Place) -> bool {
+        let Place::Host(set, key) = place else { return true };
         match self.kernel.get(set, &[key]) {
-            Ok(found) => found.into_iter().next().flatten().map(|info| info.packets),
-            // Not to know is not to have seen anything: the block runs out by itself.
+            Ok(found) => found.into_iter().next().flatten().is_some(),
+            // Not to know changes nothing: the block runs out by itself.
             Err(error) => {
-                log::warn!("cannot read the counter of {source}: {}", error_chain(&error));
-                Some(0)
+                log::warn!("cannot read the element of {source}: {}", error_chain(&error));
+                true
             }
         }
     }
@@ -479,7 +478,7 @@ pub(super) fn outcome(action: &Action, result: Result<(), String>) -> Option<Out
         Action::Block { source, .. } => Some(Outcome::Blocked { source, result }),
         Action::Unblock { source } => Some(Outcome::Unblocked { source, result }),
         Action::Exempt { source, .. } => Some(Outcome::Exempted { source, result }),
-        Action::Count { .. }
+        Action::Check { .. }
         | Action::Slow { .. }
         | Action::Campaign { .. }
         | Action::Release { .. }

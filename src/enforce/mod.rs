@@ -22,6 +22,7 @@
 //! Never here: who scans (the engine's), a file, a name, a wait for anything but netlink.
 
 mod backlog;
+pub(crate) mod blocked_packets;
 mod change;
 mod drift;
 mod element;

@@ -80,7 +80,6 @@ pub(crate) fn of_stored(block: &Block) -> BlockView<'_> {
         expires: *expires,
         timeout: expires.map(|end| end.since(*since)),
         port: *port,
-        packets: 0,
         renewals: 0,
         exempt,
     }
@@ -92,7 +91,6 @@ fn learned(now: MonoTime, block: &BlockView<'_>) -> Adopted {
         source: block.source,
         timeout: block.timeout,
         remaining: block.expires.map(|end| end.since(now)),
-        packets: block.packets,
         reason: block.reason.clone(),
         since: Some(block.since),
         port: block.port,
@@ -305,7 +303,6 @@ pub(crate) fn reconcile_hosts(
             let merged = Adopted {
                 remaining: found.remaining,
                 timeout: found.timeout,
-                packets: found.packets,
                 ..learned(now, &block)
             };
             steps.push(if is_same { Step::Keep(merged) } else { Step::Retime(merged) });

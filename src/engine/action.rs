@@ -37,8 +37,8 @@ pub enum Action {
         /// The exempt networks.
         exempt: Vec<IpNet>,
     },
-    /// Read how many packets an element has dropped. Answered by [`Outcome::Counted`].
-    Count {
+    /// Ask the kernel whether the element is there. Answered by [`Outcome::Checked`].
+    Check {
         /// The blocked source.
         source: Source,
     },
@@ -94,12 +94,12 @@ pub enum Outcome {
         /// The kernel's answer.
         result: Result<(), String>,
     },
-    /// Answer to [`Action::Count`].
-    Counted {
+    /// Answer to [`Action::Check`].
+    Checked {
         /// The source of the action.
         source: Source,
-        /// The element's packet counter; `None` if the element is gone.
-        packets: Option<u64>,
+        /// The element is there, or the kernel did not answer.
+        is_there: bool,
     },
 }
 

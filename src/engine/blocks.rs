@@ -7,7 +7,7 @@
 //! ```text
 //!             order            Ok                 expired, lifted, removed
 //!   (nothing) -----> Blocking ----> InForce  ------------------------------> (nothing)
-//!      ^                |            |  ^ \--> Counting, Renewing, Lifting --^
+//!      ^                |            |  ^ \--> Checking, Renewing, Lifting --^
 //!      |  later         | Err        |  |  answer  |
 //!      +------------ Refused         +--+----------+
 //! ```
@@ -188,8 +188,8 @@ impl Blocks {
             return;
         };
         entry.check_from = now.after(CHECK_EVERY);
-        entry.state = State::Counting;
-        actions.push(Action::Count { source });
+        entry.state = State::Checking;
+        actions.push(Action::Check { source });
         self.rearm(at);
     }
 
@@ -288,7 +288,7 @@ impl Blocks {
                 entry.take_pending();
                 true
             }
-            State::Blocking { .. } | State::Renewing(_) | State::Counting | State::Exempting(_) => {
+            State::Blocking { .. } | State::Renewing(_) | State::Checking | State::Exempting(_) => {
                 // As above; and only this ending is retried when the kernel refuses.
                 let must =
                     matches!(entry.seldom().pending, Some(Pending::Lift(Ending::NeverBlock)));
@@ -387,7 +387,7 @@ impl Blocks {
         let since = found.since.unwrap_or_else(|| now.before(elapsed));
         let reason = self.lists.share(found.reason);
         let mut entry = Entry::new(found.source, State::InForce, reason, since);
-        (entry.port, entry.packets) = (found.port, found.packets);
+        entry.port = found.port;
         entry.set_exempt(Exempt::new(found.exempt));
         entry.run(now, found.remaining);
         self.lists.add(&entry.reason, entry.expires);
@@ -446,7 +446,6 @@ impl Blocks {
         if is_same && entry.reason.is_unproven_scan() == found.reason.is_unproven_scan() {
             return false;
         }
-        entry.packets = found.packets;
         entry.run(now, found.remaining);
         self.give_reason(at, found.reason.clone());
         self.rearm(at);

@@ -44,7 +44,7 @@ pub(super) enum State {
     /// In force; the order for a new timeout is in flight.
     Renewing(Box<Renewal>),
     /// In force; the query of its counter is in flight.
-    Counting,
+    Checking,
     /// In force; the order to exempt these networks is in flight.
     Exempting(Exempt),
     /// The order to delete the element is in flight.
@@ -61,7 +61,7 @@ pub(super) struct Renewal {
     pub(super) reason: Option<(Reason, Option<Port>)>,
 }
 
-/// A block: 112 bytes, the text of its reason aside.
+/// A block: 104 bytes, the text of its reason aside.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) source: Source,
@@ -74,13 +74,12 @@ pub(super) struct Entry {
     pub(super) expires: Option<MonoTime>,
     /// From this time on a probe of the source makes us check that the element exists.
     pub(super) check_from: MonoTime,
-    pub(super) packets: u64,
     /// `None`: all of it is as at the beginning.
     seldom: Option<Box<Seldom>>,
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Entry>>() == 112);
+const _: () = assert!(size_of::<Option<Entry>>() == 104);
 
 /// What few blocks have.
 #[derive(Debug, Clone, Default)]
@@ -139,9 +138,6 @@ pub struct BlockView<'a> {
     /// The port of the probe that passed the trigger; `None` for a manual block or if it is
     /// unknown.
     pub port: Option<Port>,
-    /// Packets dropped, as of start or the last time they were counted. The kernel's own counter
-    /// is newer.
-    pub packets: u64,
     /// How often it got a new timeout since it began, or since the daemon started.
     pub renewals: u32,
     /// Exempt networks within it.
@@ -160,7 +156,6 @@ impl Entry {
             timeout: None,
             expires: None,
             check_from: since,
-            packets: 0,
             seldom: None,
         }
     }
@@ -193,7 +188,7 @@ impl Entry {
 
     pub(super) fn is_in_force(&self) -> bool {
         match self.state {
-            State::InForce | State::Renewing(_) | State::Counting | State::Exempting(_) => true,
+            State::InForce | State::Renewing(_) | State::Checking | State::Exempting(_) => true,
             State::Lifting { in_force, .. } => in_force,
             State::Blocking { .. } | State::Refused { .. } => false,
         }
@@ -235,7 +230,7 @@ impl Entry {
             State::Refused { until } => Some(until.after(RETRY_LAST)),
             State::Blocking { .. }
             | State::Renewing(_)
-            | State::Counting
+            | State::Checking
             | State::Exempting(_)
             | State::Lifting { .. } => None,
         }
@@ -251,8 +246,6 @@ pub struct Adopted {
     pub timeout: Option<Duration>,
     /// The time left; `None`: it has no timeout.
     pub remaining: Option<Duration>,
-    /// Packets dropped.
-    pub packets: u64,
     /// The reason, from the comment or the store.
     pub reason: Reason,
     /// When the block began, from the store; `None`: computed from the timeout.
@@ -275,7 +268,6 @@ pub(super) fn view(entry: &Entry) -> BlockView<'_> {
         expires: entry.expires,
         timeout: entry.timeout(),
         port: entry.port,
-        packets: entry.packets,
         renewals: entry.seldom().renewals,
         exempt: entry.seldom().exempt.networks(),
     }

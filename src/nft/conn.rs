@@ -232,7 +232,7 @@ impl Connection {
         Ok(deleted)
     }
 
-    /// Gives an element a new timeout and comment; it keeps its counter. Adds it if it is not
+    /// Gives an element a new timeout and comment; a counter begins at zero. Adds it if it is not
     /// there. Returns whether it was.
     ///
     /// Deletes and adds it in one transaction: kernels before about 6.12 ignore a new timeout of an
@@ -246,28 +246,12 @@ impl Connection {
         element: &Element<'_>,
     ) -> Result<bool, Error> {
         let set = set.into();
-        let Some(before) = self.get_element(set, element.key)? else {
-            return self.add_element(set, element).map(|()| false);
-        };
-        let mut replace = |past| {
-            self.transaction(None, |batch| {
-                batch.delete(0, set, [before.element()]);
-                let kind = (message::NEWSETELEM, NLM_F_CREATE | NLM_F_ACK);
-                batch.elements(kind, set, [(*element, past)]);
-            })
-        };
-        // Where the set counts, the kernel makes a counter of zero by itself. Where it does not, it
-        // would take ours, and nft(8) could not load its own listing.
-        let counted = Some((before.packets, before.bytes)).filter(|counter| *counter != (0, 0));
-        let past = Past { counter: counted, expires: None };
-        let result = match replace(past) {
-            // A kernel that does not take a counter's value.
-            Err(error) if error.is_unsupported() => replace(Past::default()),
-            other => other,
-        };
+        let result = self.transaction(None, |batch| {
+            batch.delete(0, set, [*element]);
+            add_acknowledged(batch, set, std::slice::from_ref(element));
+        });
         match result {
             Ok(()) => Ok(true),
-            // It has expired between the two.
             Err(error) if error.is_not_found() => self.add_element(set, element).map(|()| false),
             Err(error) => Err(error),
         }

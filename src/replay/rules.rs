@@ -504,7 +504,7 @@ impl<'a> Rules<'a> {
                     Action::Block { source, .. } => Outcome::Blocked { source, result: Ok(()) },
                     Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
                     Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
-                    Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
+                    Action::Check { source } => Outcome::Checked { source, is_there: true },
                     Action::Campaign { network, timeout: Some(timeout) } => {
                         self.networks.hold(network, now.after(timeout));
                         continue;

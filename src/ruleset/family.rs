@@ -36,6 +36,7 @@ pub(super) struct Family {
     pub(super) passed: SetId,
     pub(super) packets: SetId,
     pub(super) drops: SetId,
+    pub(super) blocked_packets: SetId,
     /// Protocol and type of an echo request (RFC 792; RFC 4443, 4.1).
     pub(super) echo_request: (u8, u32),
 }
@@ -73,6 +74,7 @@ impl Family {
                 passed: SetId::Passed4,
                 packets: SetId::Packets4,
                 drops: SetId::Drops4,
+                blocked_packets: SetId::BlockedPackets4,
                 echo_request: (1, 8),
             },
             Self {
@@ -104,6 +106,7 @@ impl Family {
                 passed: SetId::Passed6,
                 packets: SetId::Packets6,
                 drops: SetId::Drops6,
+                blocked_packets: SetId::BlockedPackets6,
                 echo_request: (58, 128),
             },
         ]

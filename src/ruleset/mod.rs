@@ -12,6 +12,7 @@
 //!   blocked ones whose address may be forged. `campaign`: for the networks of campaigns.
 //! * [`messages`]: messages about kernels that cannot run these rules.
 
+mod blocked;
 mod campaign;
 mod decoy;
 pub(crate) mod exempt;
@@ -41,16 +42,16 @@ use crate::config::{
 use crate::nft::Key;
 use crate::nft::element;
 use crate::nft::model::{
-    Chain, Hook, LOOPBACK_INDEX, Op, Operand, Owner, QueueBy, Rule, Ruleset, Selector, Set,
-    Statement, tcp_flag,
+    Chain, LOOPBACK_INDEX, Op, Operand, Owner, QueueBy, Rule, Ruleset, Selector, Set, Statement,
+    tcp_flag,
 };
 
 use self::exempt::EXEMPT_PROBE;
 use self::reflex::{REFLEX, Reflex, udp_not_counted};
 use self::slow::{SLOW_DATAGRAM, SLOW_OTHER, SLOW_PROBE};
 use self::statements::{
-    LOG_PREFIX, PROBE, back, base_chain, chain, drop, goto, is, is_in, is_invalid, is_not_in, log,
-    matches, only_flags, opens, remember, rule, to_service, update,
+    LOG_PREFIX, PROBE, back, chain, drop, goto, is, is_in, is_invalid, is_not_in, log, matches,
+    only_flags, opens, remember, rule, to_service, update,
 };
 use self::unproven::STILL;
 
@@ -169,17 +170,6 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn sets(&self) -> Vec<Set> {
-        let blocked = |id: SetId, comment| {
-            // Networks are cut into pieces; the engine bounds the blocks. A size of 0 would be no
-            // bound.
-            Set {
-                size: (!id.is_interval()).then_some(self.config.block.total.max(1)),
-                timeouts: true,
-                counter: true,
-                comment: Some(comment),
-                ..Set::plain(id, Owner::Daemon)
-            }
-        };
         let networks = |is_v4: bool, all: bool| {
             let allowed = self.config.allow.iter().filter(|allowed| all || allowed.silent);
             let networks = allowed.flat_map(Allowed::networks).copied();
@@ -209,19 +199,8 @@ impl Builder<'_> {
                 .collect(),
             ..Set::plain(id, Owner::Config)
         };
-        let mut sets = vec![
-            blocked(SetId::Blocked4, MARK),
-            blocked(SetId::Blocked6, MARK),
-            blocked(
-                SetId::Unproven4,
-                "blocked hosts that are not proven: what they open is dropped",
-            ),
-            blocked(SetId::Unproven6, "the same, by the first address of the prefix"),
-            blocked(SetId::BlockedNets4, "networks blocked manually"),
-            blocked(SetId::BlockedNets6, "blocked prefixes, and networks blocked manually"),
-            allowed(SetId::Allowed4, true),
-            allowed(SetId::Allowed6, false),
-        ];
+        let mut sets = self.blocked_sets();
+        sets.extend([allowed(SetId::Allowed4, true), allowed(SetId::Allowed6, false)]);
         if self.has_silent() {
             sets.extend([silent(SetId::Silent4, true), silent(SetId::Silent6, false)]);
         }
@@ -322,7 +301,7 @@ impl Builder<'_> {
 
     fn chains(&self) -> Vec<Chain> {
         // Each chain before those that jump to it, so that the text loads from top to bottom too.
-        let mut chains = vec![self.gate()];
+        let mut chains = self.gate();
         if self.enforces() {
             chains.extend(self.unproven_chains());
         }
@@ -352,31 +331,6 @@ impl Builder<'_> {
             chains.extend(self.decoy());
         }
         chains
-    }
-
-    fn gate(&self) -> Chain {
-        // In mode observe, existing blocks stay in the sets, for when the mode is `enforce` again; no
-        // rule looks them up.
-        let mut rules = Vec::new();
-        if self.enforces() {
-            let prefix = Selector::Ip6SaddrPrefix(self.config.block.ipv6.first);
-            let (ip4, ip6) = (Selector::Ip4Saddr, Selector::Ip6Saddr);
-            let gate = |why, selector, blocked, address, allowed| {
-                // Looked up only after a hit, so that ordinary traffic costs nothing more.
-                let is_not_allowed = is_not_in(address, allowed);
-                let is_blocked = is_in(selector, blocked);
-                rule(why, [is_blocked, is_not_allowed, Statement::Counter, drop()])
-            };
-            rules.extend(self.over_allowed("nothing is blocked over these interfaces", [back()]));
-            let why = "blocked sources are dropped, unless they are allowed";
-            rules.extend([
-                gate(why, ip4, SetId::Blocked4, ip4, SetId::Allowed4),
-                gate("", prefix, SetId::Blocked6, ip6, SetId::Allowed6),
-                gate("", ip4, SetId::BlockedNets4, ip4, SetId::Allowed4),
-                gate("", ip6, SetId::BlockedNets6, ip6, SetId::Allowed6),
-            ]);
-        }
-        base_chain("gate", Hook::Prerouting, GATE_PRIORITY, rules)
     }
 
     /// What `watch` and connect mode do not look at.

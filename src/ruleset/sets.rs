@@ -141,6 +141,10 @@ pub enum SetId {
     Drops6,
     /// The same for slowed prefixes.
     DropsNets6,
+    /// Blocked IPv4 hosts with a counter of their packets, all of them dropped.
+    BlockedPackets4,
+    /// The same for IPv6 accounts.
+    BlockedPackets6,
     /// (IPv4 source, address of this host) that it pinged lately: each is logged once.
     Pinged4,
     /// The same for IPv6.
@@ -155,7 +159,7 @@ pub enum SetId {
 
 impl SetId {
     /// Every set, in the order of the variants.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 71] = [
         Self::Blocked4,
         Self::Blocked6,
         Self::Unproven4,
@@ -220,6 +224,8 @@ impl SetId {
         Self::Drops4,
         Self::Drops6,
         Self::DropsNets6,
+        Self::BlockedPackets4,
+        Self::BlockedPackets6,
         Self::Pinged4,
         Self::Pinged6,
         Self::Campaigns4,
@@ -303,6 +309,8 @@ impl SetId {
             Self::Drops4 => SetSpec::new("drops4", IP4).transient(),
             Self::Drops6 => SetSpec::new("drops6", IP6).transient(),
             Self::DropsNets6 => SetSpec::new("drops_nets6", IP6).transient(),
+            Self::BlockedPackets4 => SetSpec::new("blocked_packets4", IP4).transient(),
+            Self::BlockedPackets6 => SetSpec::new("blocked_packets6", IP6).transient(),
             Self::Pinged4 => SetSpec::new("pinged4", PAIR4).transient(),
             Self::Pinged6 => SetSpec::new("pinged6", PAIR6).transient(),
             Self::Campaigns4 => SetSpec::new("campaigns4", IP4).transient(),
@@ -358,6 +366,8 @@ impl SetId {
                 | Self::Drops4
                 | Self::Drops6
                 | Self::DropsNets6
+                | Self::BlockedPackets4
+                | Self::BlockedPackets6
         );
         self.spec().transient && !is_clients && !is_figures
     }

@@ -9,6 +9,7 @@
 //! treated as a slowed one: its probes are dropped here, its connections wait in `slow`.
 
 use super::Builder;
+use super::blocked::BLOCKED;
 use super::family::{Family, each};
 use super::reflex::{STILL_PREFIX, past_rate};
 use super::sets::SetId;
@@ -23,6 +24,7 @@ use crate::nft::model::{Chain, Rule, Selector, Statement, ct_state, protocol};
 pub(super) const STILL: &str = "still";
 const UNPROVEN_SYN: &str = "unproven_syn";
 const UNPROVEN_NEW: &str = "unproven_new";
+const UNPROVEN_OTHER: &str = "unproven_other";
 const UNPROVEN_PROBE: &str = "unproven_probe";
 
 /// Log messages per second for sources that are blocked or held already. A flood does not repeat a
@@ -39,7 +41,7 @@ impl Builder<'_> {
 
     /// For `forwarded`: the same to published ports, where nothing is a probe.
     pub(super) fn unproven_forwarded(&self) -> Vec<Rule> {
-        self.unproven_opens(&|_| vec![Statement::Counter, drop()])
+        self.unproven_opens(&|_| vec![goto(BLOCKED)])
     }
 
     /// A rule for each kind of source that is blocked and not proven.
@@ -80,7 +82,7 @@ impl Builder<'_> {
     /// For the chains that classify probes: those of sources that are blocked, and open nothing.
     pub(super) fn unproven_probes(&self, kind: &[Statement]) -> Vec<Rule> {
         self.each_blocked("a blocked source whose address may be forged", |family| {
-            [kind, &self.is_blocked(family), &[goto(UNPROVEN_PROBE)]].concat()
+            [kind, &self.is_blocked(family), &[goto(UNPROVEN_OTHER)]].concat()
         })
     }
 
@@ -97,6 +99,7 @@ impl Builder<'_> {
         let udp = (Selector::UdpDport, SetId::UdpPorts);
         let mut probe = self.each("some of each source are enough", |family| paced(family).into());
         probe.push(rule("", [goto(STILL)]));
+        let counted = |rules: Vec<Rule>| [self.count_blocked(), rules].concat();
         let mut new = vec![rule(
             "",
             [is_not(Selector::L4Proto, protocol::UDP.into()), Statement::Counter, drop()],
@@ -104,10 +107,15 @@ impl Builder<'_> {
         new.extend(self.unproven_ends(&self.udp, udp, self.config.udp.action));
         let mut chains = Vec::new();
         if self.watches() {
-            chains.extend([chain(STILL, still), chain(UNPROVEN_PROBE, probe)]);
+            let other = counted(vec![rule("", [goto(UNPROVEN_PROBE)])]);
+            chains.extend([
+                chain(STILL, still),
+                chain(UNPROVEN_PROBE, probe),
+                chain(UNPROVEN_OTHER, other),
+            ]);
         }
         let syn = self.unproven_ends(&self.tcp, tcp, self.config.tcp.action);
-        chains.extend([chain(UNPROVEN_SYN, syn), chain(UNPROVEN_NEW, new)]);
+        chains.extend([chain(UNPROVEN_SYN, counted(syn)), chain(UNPROVEN_NEW, counted(new))]);
         chains
     }
 

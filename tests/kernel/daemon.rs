@@ -86,6 +86,9 @@ fn a_syn_scan_is_blocked_listed_and_unblocked_while_others_stay_served() {
     assert!(unblock.status.success(), "{unblock:?}");
     assert!(scene.scanner.pings(&["10.66.1.1"]), "unblock takes effect before it returns");
     assert_eq!(daemon.blocked(), Vec::<String>::new());
+    assert!(daemon.ctl(&["block", SCANNER]).status.success());
+    assert_eq!(daemon.json(&["list"])[0]["packets"], 0, "another block counts from zero");
+    assert!(daemon.ctl(&["unblock", SCANNER]).status.success());
     assert_eq!(
         daemon.ctl(&["unblock", SCANNER]).status.code(),
         Some(1),

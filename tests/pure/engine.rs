@@ -63,7 +63,7 @@ fn carry_out(
                 Action::Block { source, .. } => Outcome::Blocked { source, result: Ok(()) },
                 Action::Exempt { source, .. } => Outcome::Exempted { source, result: Ok(()) },
                 Action::Unblock { source } => Outcome::Unblocked { source, result: Ok(()) },
-                Action::Count { source } => Outcome::Counted { source, packets: Some(0) },
+                Action::Check { source } => Outcome::Checked { source, is_there: true },
                 Action::Release { .. } | Action::Slow { .. } | Action::Campaign { .. } => continue,
             };
             engine.on_outcome(now, outcome, &mut actions);
@@ -201,7 +201,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..16).prop_map(|whom| Step::Unblock { whom }),
         2 => (0usize..16).prop_map(|whom| Step::UnblockWithin { whom }),
         1 => (0usize..16).prop_map(|whom| Step::Removed { whom }),
-        12 => (0usize..1000, prop::bool::weighted(0.8), prop::option::weighted(0.8, 0u8..50)).prop_map(|(which, ok, packets)| Step::Answer { which, ok, packets }),
+        12 => (0usize..1000, prop::bool::weighted(0.8), prop::bool::weighted(0.8)).prop_map(|(which, ok, is_there)| Step::Answer { which, ok, is_there }),
         1 => (0u8..16).prop_map(|lists| Step::NeverBlock { lists }),
         1 => (0u8..64).prop_map(|variant| Step::Reconfigure { variant }),
         3 => Just(Step::Timers),
@@ -268,7 +268,7 @@ proptest! {
         let host = |n: u8| Source::of(Ipv4Addr::new(203, 0, 113, n).into(), 64);
         let found: Vec<Adopted> = elements.iter().map(|(n, seconds)| {
             let remaining = seconds.map(Duration::from_secs);
-            Adopted { source: host(*n), timeout: remaining.map(|time| time * 2), remaining, packets: 1, reason: Reason::Foreign(Box::default()), since: None, port: None, exempt: Vec::new() }
+            Adopted { source: host(*n), timeout: remaining.map(|time| time * 2), remaining, reason: Reason::Foreign(Box::default()), since: None, port: None, exempt: Vec::new() }
         }).collect();
         let (mut actions, mut reports) = (Vec::new(), Vec::new());
         engine.adopt(MonoTime::from_millis(5), found, &mut actions);

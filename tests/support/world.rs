@@ -42,7 +42,7 @@ pub enum Step {
     Unblock { whom: usize },
     UnblockWithin { whom: usize },
     Removed { whom: usize },
-    Answer { which: usize, ok: bool, packets: Option<u8> },
+    Answer { which: usize, ok: bool, is_there: bool },
     NeverBlock { lists: u8 },
     Reconfigure { variant: u8 },
     Timers,
@@ -159,7 +159,7 @@ impl World {
     /// refused.
     fn check_hold(&self, address: IpAddr, actions: &[Action]) {
         let source = Source::of(address, policy(self.variant).ipv6.first);
-        let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
+        let is_ours = |action: &Action| matches!(action, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Check { source: s } if *s == source);
         let is_released = actions.iter().any(
             |action| matches!(action, Action::Release { source: s, forget: None } if *s == source),
         );
@@ -198,7 +198,7 @@ impl World {
                     );
                     self.order(*source, action);
                 }
-                Action::Unblock { source } | Action::Count { source } => {
+                Action::Unblock { source } | Action::Check { source } => {
                     self.order(*source, action)
                 }
                 Action::Report(Report::Blocked { source, renewals, .. }) => {
@@ -228,7 +228,7 @@ impl World {
 
     /// At most one order is in flight for a source.
     fn order(&mut self, source: Source, action: &Action) {
-        let in_flight = |pending: &Action| matches!(pending, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Count { source: s } if *s == source);
+        let in_flight = |pending: &Action| matches!(pending, Action::Block { source: s, .. } | Action::Unblock { source: s } | Action::Exempt { source: s, .. } | Action::Check { source: s } if *s == source);
         assert!(!self.pending.iter().any(in_flight), "{action:?} while {:?}", self.pending);
         self.pending.push(action.clone());
     }
@@ -285,16 +285,14 @@ impl World {
                     &mut actions,
                 );
             }
-            Step::Answer { which, ok, packets } => {
+            Step::Answer { which, ok, is_there } => {
                 if !self.pending.is_empty() {
                     let result = if ok { Ok(()) } else { Err("no".to_owned()) };
                     let outcome = match self.pending.remove(which % self.pending.len()) {
                         Action::Block { source, .. } => Outcome::Blocked { source, result },
                         Action::Unblock { source } => Outcome::Unblocked { source, result },
                         Action::Exempt { source, .. } => Outcome::Exempted { source, result },
-                        Action::Count { source } => {
-                            Outcome::Counted { source, packets: packets.map(u64::from) }
-                        }
+                        Action::Check { source } => Outcome::Checked { source, is_there },
                         Action::Report(_)
                         | Action::Release { .. }
                         | Action::Slow { .. }
@@ -339,7 +337,7 @@ impl World {
         for _ in 0..4 {
             self.run(Step::Timers);
             while !self.pending.is_empty() {
-                self.run(Step::Answer { which: 0, ok: true, packets: Some(0) });
+                self.run(Step::Answer { which: 0, ok: true, is_there: true });
             }
             self.run(Step::Pass { millis: 20_000 });
         }

@@ -16,7 +16,7 @@ use crate::control::{
     AllowRow, BlockRow, Cause, Kind, Proof, Refusal, Shown, Standing, State, Target, Tested,
     TouchedRow,
 };
-use crate::enforce::{Place, Placement, slowed_packets, view};
+use crate::enforce::{Place, Placement, blocked_packets, slowed_packets, view};
 use crate::engine::{AccountView, CampaignView, Reason, SlowedView, Source, Trace};
 use crate::journal::record::{KINDS, NOT_STORED, probed};
 use crate::nft::Key;
@@ -246,7 +246,10 @@ impl RequestHandler {
                 && let Some(info) = self.connection()?.get_element(set, key).map_err(kernel)?
             {
                 let details = details(&self.packets, &[source])?;
-                return Ok((Some(row(source, &info, details.get(&source))), None));
+                let packets =
+                    blocked_packets::read(self.connection()?, &[source]).map_err(kernel)?;
+                let packets = packets.first().copied().unwrap_or_default();
+                return Ok((Some(row(source, &info, packets, details.get(&source))), None));
             }
         }
         let contains = |around: &Target| around.network().contains(&target.network());

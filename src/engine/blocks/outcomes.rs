@@ -19,13 +19,13 @@ impl Blocks {
         let (Outcome::Blocked { source, .. }
         | Outcome::Unblocked { source, .. }
         | Outcome::Exempted { source, .. }
-        | Outcome::Counted { source, .. }) = outcome;
+        | Outcome::Checked { source, .. }) = outcome;
         let Some(at) = self.find(source) else { return Followup::Nothing };
         let followup = match outcome {
             Outcome::Blocked { result, .. } => self.on_blocked(now, at, result, actions),
             Outcome::Unblocked { result, .. } => self.on_unblocked(now, at, result, actions),
             Outcome::Exempted { result, .. } => self.on_exempted(at, result, actions),
-            Outcome::Counted { packets, .. } => self.on_counted(now, at, packets, actions),
+            Outcome::Checked { is_there, .. } => self.on_checked(now, at, is_there, actions),
         };
         self.settle(now, at, is_never_block(source), actions);
         followup
@@ -71,7 +71,6 @@ impl Blocks {
         match (std::mem::replace(&mut entry.state, State::InForce), result) {
             (State::Blocking { scanner }, Ok(())) => {
                 entry.since = now;
-                entry.packets = 0;
                 if entry.seldom().renewals > 0 || entry.seldom().refusals > 0 {
                     let seldom = entry.seldom_mut();
                     (seldom.renewals, seldom.refusals) = (0, 0);
@@ -198,36 +197,26 @@ impl Blocks {
         Followup::Nothing
     }
 
-    fn on_counted(
+    fn on_checked(
         &mut self,
         now: MonoTime,
         at: u32,
-        packets: Option<u64>,
+        is_there: bool,
         actions: &mut Vec<Action>,
     ) -> Followup {
-        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Counting) else {
+        let Some(entry) = self.entry_mut(at).filter(|entry| entry.state == State::Checking) else {
             return Followup::Nothing;
         };
         let source = entry.source;
         entry.state = State::InForce;
-        match packets {
-            // The kernel's timer may be slightly ahead of ours; otherwise another program deleted
-            // the element.
-            None => {
-                let ending =
-                    if is_due(entry.expires, now) { Ending::Expired } else { Ending::Manual };
-                self.end_keeping_pending(at, ending, actions);
-                if ending == Ending::Manual {
-                    Followup::Forgiven(source)
-                } else {
-                    Followup::Nothing
-                }
-            }
-            Some(packets) => {
-                entry.packets = packets;
-                Followup::Nothing
-            }
+        if is_there {
+            return Followup::Nothing;
         }
+        // The kernel's timer may be slightly ahead of ours; otherwise another program deleted the
+        // element.
+        let ending = if is_due(entry.expires, now) { Ending::Expired } else { Ending::Manual };
+        self.end_keeping_pending(at, ending, actions);
+        if ending == Ending::Manual { Followup::Forgiven(source) } else { Followup::Nothing }
     }
 
     /// After an outcome: starts the pending order, and ends a block that expired meanwhile.

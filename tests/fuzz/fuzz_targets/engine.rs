@@ -34,7 +34,7 @@ fn step(bytes: &[u8; 5]) -> Step {
         7..11 => Step::Answer {
             which: usize::from(a),
             ok: b % 5 != 0,
-            packets: (c % 5 != 0).then_some(d),
+            is_there: c % 5 != 0,
         },
         11 => Step::NeverBlock { lists: a % 16 },
         12 => Step::Reconfigure { variant: a % 64 },

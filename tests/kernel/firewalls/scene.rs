@@ -2,11 +2,14 @@
 //! firewall.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
+
+use portsentry::nft::{Connection, Key};
+use portsentry::ruleset::{SCHEMA, SetId};
 
 use crate::support::daemon::Daemon;
 use crate::support::jail::{self, Jail};
@@ -116,16 +119,15 @@ impl Scene {
         ping(&self.others, &["-I", address, HOST_FOR_OTHERS])
     }
 
-    /// Packets of the scanner that its elements have counted, by IPv4 and IPv6.
+    /// Packets of the scanner that our rules have dropped, by IPv4 and IPv6.
     fn dropped(&self) -> [u64; 2] {
-        [("blocked4", SCANNER), ("blocked6", SCANNER6)].map(|(set, key)| {
-            let listing = self.host.run(
-                "nft",
-                &["get", "element", "inet", "portsentry", set, &format!("{{ {key} }}")],
-            );
-            let count =
-                |text: &str| text.split_once("counter packets ")?.1.split(' ').next()?.parse().ok();
-            count(&listing).unwrap_or_else(|| panic!("{listing}"))
+        let count = |set, address: &str| {
+            let key = Key::from(address.parse::<IpAddr>().unwrap());
+            let found = Connection::open(SCHEMA).unwrap().get_element(set, key).unwrap();
+            found.map_or(0, |info| info.packets)
+        };
+        self.host.enter(|| {
+            [count(SetId::BlockedPackets4, SCANNER), count(SetId::BlockedPackets6, SCANNER6)]
         })
     }
 

@@ -6,10 +6,10 @@ use ipnet::IpNet;
 use crate::engine::{Adopted, OnList, Reason, Refusal, Unblocked};
 
 #[test]
-fn element_gone_at_a_count_ends_the_block() {
+fn element_that_is_gone_when_it_is_asked_for_ends_the_block() {
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
-    bench.packets = None;
+    bench.is_there = false;
     bench.wait(SECOND);
     bench.syn(SCANNER, [4]);
     assert_eq!(bench.report_lines().last().unwrap(), "unblocked 203.0.113.9 Manual");
@@ -55,7 +55,6 @@ fn elements_found_at_start_are_adopted() {
         source: host(address),
         timeout: Some(SECOND * 3600),
         remaining,
-        packets: 7,
         reason,
         since: None,
         port: None,
@@ -71,8 +70,8 @@ fn elements_found_at_start_are_adopted() {
     assert_eq!(bench.report_lines(), ["unblocked 198.51.100.1 NeverBlock"]);
     let view = bench.engine.blocked(host(SCANNER)).unwrap();
     assert_eq!(
-        (view.since.millis(), view.expires.unwrap().millis(), view.packets),
-        (7_200_000 - 3_540_000, 7_260_000, 7)
+        (view.since.millis(), view.expires.unwrap().millis()),
+        (7_200_000 - 3_540_000, 7_260_000)
     );
     bench.syn(SCANNER, 1..9);
     assert_eq!(bench.engine.status().already_blocked, 6);
@@ -143,7 +142,6 @@ fn changed_element_counts_with_the_kernels_values() {
             source: host(address),
             timeout: time,
             remaining: time,
-            packets: 0,
             reason: Reason::Foreign(Box::default()),
             since: None,
             port: None,

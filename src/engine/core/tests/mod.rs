@@ -27,7 +27,7 @@ struct Bench {
     orders: Vec<Action>,
     refuse: bool,
     answers: bool,
-    packets: Option<u64>,
+    is_there: bool,
     released: Vec<(Source, Option<Vec<Port>>)>,
 }
 
@@ -45,7 +45,7 @@ impl Bench {
             orders: Vec::new(),
             refuse: false,
             answers: true,
-            packets: Some(0),
+            is_there: true,
             released: Vec::new(),
         }
     }
@@ -66,8 +66,8 @@ impl Bench {
                     Action::Block { source, .. } => Outcome::Blocked { source: *source, result },
                     Action::Unblock { source } => Outcome::Unblocked { source: *source, result },
                     Action::Exempt { source, .. } => Outcome::Exempted { source: *source, result },
-                    Action::Count { source } => {
-                        Outcome::Counted { source: *source, packets: self.packets }
+                    Action::Check { source } => {
+                        Outcome::Checked { source: *source, is_there: self.is_there }
                     }
                     Action::Slow { .. } | Action::Campaign { .. } => {
                         self.orders.push(action);

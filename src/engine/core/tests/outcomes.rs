@@ -8,8 +8,6 @@ fn probes_of_closed_ports_renew_an_unproven_block_and_packets_to_services_do_not
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
     bench.report_lines();
-    // What a service dropped is in the element's counter, and says nothing about a scan.
-    bench.packets = Some(1000);
     bench.wait(SECOND * 14);
     bench.still(SCANNER, [4]);
     assert!(bench.report_lines().is_empty());
@@ -100,7 +98,7 @@ fn commands_wait_for_the_order_in_flight() {
 }
 
 #[test]
-fn block_that_expires_during_a_count_is_reported() {
+fn block_that_expires_while_its_element_is_asked_for_is_reported() {
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
     bench.report_lines();
@@ -108,8 +106,8 @@ fn block_that_expires_during_a_count_is_reported() {
     bench.wait(SECOND * 59);
     bench.syn(SCANNER, [4]);
     bench.wait(SECOND * 11);
-    assert_eq!(bench.orders.last(), Some(&Action::Count { source: host(SCANNER) }));
-    bench.answer(Outcome::Counted { source: host(SCANNER), packets: Some(0) });
+    assert_eq!(bench.orders.last(), Some(&Action::Check { source: host(SCANNER) }));
+    bench.answer(Outcome::Checked { source: host(SCANNER), is_there: true });
     assert_eq!(bench.report_lines(), ["unblocked 203.0.113.9 Expired"]);
 }
 
@@ -130,7 +128,6 @@ fn refused_lift_of_a_never_block_address_is_retried() {
     let mut bench = Bench::new(|_| {});
     bench.syn(SCANNER, 1..=3);
     bench.refuse = true;
-    bench.packets = Some(99);
     let list: AllowList = ["203.0.113.0/24".parse().unwrap()].into_iter().collect();
     bench.set_never_block(list);
     bench.orders();
