@@ -276,7 +276,8 @@ impl Campaigns {
             } else {
                 u32::from(u8::MAX)
             };
-            (weight << 3 | (way as u32).wrapping_add(tag) % WAYS as u32) << 3 | way as u32
+            let order = (way as u32).wrapping_add(tag) % WAYS as u32;
+            (weight * WAYS as u32 + order) * WAYS as u32 + way as u32
         };
         let way = ways.map(rank).min().map_or(WAYS - 1, |rank| rank as usize % WAYS);
         Place(bucket, way)
