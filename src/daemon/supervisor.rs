@@ -62,8 +62,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this time it is tried again to do what a switch has due.
 const SWITCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// The start is over on all threads: what it took of memory is given back.
-const SETTLED_AFTER: Duration = Duration::from_millis(500);
+/// When the code that is resident is given back: when the start is over on all threads, and when all
+/// periodic work has run for the first time. Around each page of code that it needs the kernel maps
+/// others; what is needed again comes back alone.
+const SETTLED_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(40)];
 
 /// What the journal's thread gets for writing its last lines.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -195,7 +197,9 @@ impl Supervisor {
         let mut gathered = Instant::now();
         let mut changed = false;
         let mut pat_at = Instant::now();
-        let mut trim_at = Some(Instant::now() + SETTLED_AFTER);
+        let begun = Instant::now();
+        let mut trims = SETTLED_AFTER.into_iter().map(|after| begun + after);
+        let mut trim_at = trims.next();
         self.show_names();
         loop {
             if self.thread.is_finished() {
@@ -235,7 +239,7 @@ impl Supervisor {
             if let Some(at) = trim_at {
                 if Instant::now() >= at {
                     process::trim_code();
-                    trim_at = None;
+                    trim_at = trims.next();
                 } else {
                     wake_at = wake_at.min(at);
                 }
