@@ -124,6 +124,8 @@ impl Asking {
     /// Asks over one connection for as long as it lasts.
     fn session(&mut self) -> Result<Ended, Failure> {
         let mut client = Client::connect(&self.socket)?;
+        // A daemon that was started again may have others.
+        self.geo = None;
         let mut list_at = Instant::now();
         loop {
             let begun = Instant::now();
