@@ -61,7 +61,7 @@ pub(super) struct Renewal {
     pub(super) reason: Option<(Reason, Option<Port>)>,
 }
 
-/// A block: 104 bytes, the text of its reason aside.
+/// A block: 112 bytes; an unusual text of its reason is beside it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) source: Source,
@@ -79,7 +79,7 @@ pub(super) struct Entry {
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Option<Entry>>() == 104);
+const _: () = assert!(size_of::<Option<Entry>>() == 112);
 
 /// What few blocks have.
 #[derive(Debug, Clone, Default)]

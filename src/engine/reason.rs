@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::detail::Detail;
 use super::lists::{ListName, Listed};
 use crate::probe::ScanKind;
 
@@ -21,7 +22,7 @@ pub enum Reason {
         /// The source completed handshakes, so its address is not spoofed.
         proven: bool,
         /// What it did: `3 ports in 0.2s: tcp/1 tcp/2 tcp/3`.
-        detail: Box<str>,
+        detail: Detail,
     },
     /// The administrator blocked it; the text is the administrator's, or empty.
     Manual(Box<str>),

@@ -72,8 +72,8 @@ pub(crate) fn explanation(text: &str, code: Option<&str>) -> Value {
         (None, Reason::Foreign(_)) => ("foreign", None),
     };
     let detail = match reason {
-        Some(Reason::Scan { detail, .. }) => detail,
-        _ => "",
+        Some(Reason::Scan { detail, .. }) => detail.to_string(),
+        _ => String::new(),
     };
     let mut ports: Vec<Value> = detail.split_whitespace().filter_map(port).collect();
     // The comment of an element is cut there, perhaps within a number.

@@ -100,7 +100,8 @@ impl Engine {
             self.status.reports_held_back += 1;
             return;
         }
-        let reason = Reason::Scan { scan: probe.scan, proven: false, detail: detail.into() };
+        let reason =
+            Reason::Scan { scan: probe.scan, proven: false, detail: detail.as_str().into() };
         actions.push(Action::Report(Report::Scan {
             source,
             probe: *probe,

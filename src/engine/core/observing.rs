@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::engine::observed::{ObservedView, WouldBe};
-use crate::engine::{MonoTime, Reason, Source};
+use crate::engine::{Detail, MonoTime, Reason, Source};
 use crate::probe::Probe;
 
 impl Engine {
@@ -23,7 +23,7 @@ impl Engine {
             scan: probe.scan,
             port: probe.port,
             scanner: probe.source,
-            reason: Reason::Scan { scan: probe.scan, proven, detail: Box::default() },
+            reason: Reason::Scan { scan: probe.scan, proven, detail: Detail::default() },
         };
         if self.observed.add(view) {
             let reason = self.reason(now, source, (probe.scan, probe.port), proven);

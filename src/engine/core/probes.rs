@@ -598,6 +598,6 @@ impl Engine {
         {
             detail = format!("{ports} ports or more in a day");
         }
-        Reason::Scan { scan, proven, detail: detail.into() }
+        Reason::Scan { scan, proven, detail: detail.as_str().into() }
     }
 }
