@@ -40,6 +40,8 @@ pub enum Fault {
     Newer(i32),
     /// The content of the database is invalid.
     Damaged,
+    /// The list of all blocks could not be had to its end.
+    Unlisted,
 }
 
 impl Fault {
@@ -79,6 +81,11 @@ impl Error {
     /// Another program deleted or replaced the database: a new one will help.
     pub fn is_gone(&self) -> bool {
         matches!(self.fault, Fault::Gone)
+    }
+
+    /// Nothing is wrong with the database: the blocks to write were not all there.
+    pub fn is_unlisted(&self) -> bool {
+        matches!(self.fault, Fault::Unlisted)
     }
 
     /// The file belongs to another process, another program or a newer version: it must not be
@@ -125,6 +132,7 @@ impl fmt::Display for Error {
                 "cannot use {path}: its version is {version}, a newer portsentry has written it"
             ),
             Fault::Damaged => write!(f, "cannot use {path}: rows in it are damaged"),
+            Fault::Unlisted => write!(f, "the blocks for {path} are not all known"),
         }
     }
 }

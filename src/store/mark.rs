@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crate::time::MonoTime;
 
+/// A time of day that differs from the last mark's by more milliseconds was set: write a new mark.
+const CLOCK_STEP_MS: u64 = 1000;
+
 /// Readings of all clocks at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mark {
@@ -35,6 +38,13 @@ impl Mark {
         } else {
             Duration::from_millis(later.wall.saturating_sub(self.wall))
         }
+    }
+
+    /// Whether the time of day was set since this mark.
+    pub(super) fn was_clock_set(&self, now: &Self) -> bool {
+        let passed = now.clock.since(self.clock).as_millis();
+        let wall = u128::from(now.wall).saturating_sub(u128::from(self.wall));
+        passed.abs_diff(wall) > u128::from(CLOCK_STEP_MS) || now.wall < self.wall
     }
 
     /// Converts a time before this mark to the clock of `later`.

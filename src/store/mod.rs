@@ -21,7 +21,7 @@ mod shared;
 mod thread;
 mod worker;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -168,6 +168,11 @@ impl Content {
     }
 }
 
+/// All blocks in pieces; `None`: the next one cannot be had.
+pub trait Pieces: IntoIterator<Item = Option<Vec<Block>>> {}
+
+impl<T: IntoIterator<Item = Option<Vec<Block>>>> Pieces for T {}
+
 /// Row counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rows {
@@ -233,44 +238,42 @@ impl Database {
         })
     }
 
-    /// Replaces the list of blocks, writing only the differences.
+    /// Replaces the list of blocks, which comes in pieces, writing only the differences.
     ///
     /// # Errors
-    /// SQLite failed; nothing was changed.
-    pub fn set_blocks(&mut self, mark: &Mark, blocks: Vec<Block>) -> Result<(), Error> {
-        self.write(mark, |transaction| {
-            let mut wanted: HashMap<Source, Block> =
-                blocks.into_iter().map(|block| (block.source, block)).collect();
+    /// SQLite failed, or a piece is `None`; nothing was changed.
+    pub fn set_blocks(&mut self, mark: &Mark, pieces: impl Pieces) -> Result<(), Error> {
+        self.write_list(mark, pieces, |transaction, pieces| {
+            let mut exemptions = Vec::new();
+            rows::read_into(&mut exemptions, transaction, rows::ALL_EXEMPTIONS, rows::exemption)?;
+            let mut exemptions = rows::by_block(exemptions);
+            let mut one =
+                transaction.prepare(&format!("{} WHERE subject = ?", rows::ALL_BLOCKS))?;
+            let mut writer = RowWriter::new(transaction)?;
+            let mut wanted: Vec<Source> = Vec::new();
+            for block in pieces.flatten() {
+                let mut found = one.query([block.source.to_string()])?;
+                let row = found.next()?.map(|row| rows::valid(row, rows::block)).transpose()?;
+                let stored =
+                    row.flatten().map(|stored| rows::with_exemptions(stored, &mut exemptions));
+                if !stored.is_some_and(|stored| is_same(&stored, &block)) {
+                    drop(found);
+                    writer.put_block(&block)?;
+                }
+                wanted.push(block.source);
+            }
+            wanted.sort_unstable();
             let mut gone: Vec<String> = Vec::new();
-            {
-                let mut exemptions = Vec::new();
-                rows::read_into(
-                    &mut exemptions,
-                    transaction,
-                    rows::ALL_EXEMPTIONS,
-                    rows::exemption,
-                )?;
-                let mut exemptions = rows::by_block(exemptions);
-                let mut all = transaction.prepare(rows::ALL_BLOCKS)?;
-                let mut found = all.query([])?;
-                while let Some(row) = found.next()? {
-                    let stored = rows::valid(row, rows::block)?
-                        .map(|block| rows::with_exemptions(block, &mut exemptions));
-                    match stored
-                        .as_ref()
-                        .and_then(|stored| Some((stored, wanted.get(&stored.source)?)))
-                    {
-                        Some((stored, block)) if is_same(stored, block) => {
-                            wanted.remove(&stored.source);
-                        }
-                        Some(_) => {}
-                        None => gone.extend(row.get::<_, Option<String>>(0).unwrap_or_default()),
-                    }
+            let mut all = transaction.prepare("SELECT subject, prefix FROM blocks")?;
+            let mut found = all.query([])?;
+            while let Some(row) = found.next()? {
+                let is_wanted =
+                    rows::source_of(row).is_ok_and(|source| wanted.binary_search(&source).is_ok());
+                if !is_wanted {
+                    gone.extend(row.get::<_, Option<String>>(0).unwrap_or_default());
                 }
             }
-            let mut writer = RowWriter::new(transaction)?;
-            gone.iter().try_for_each(|name| writer.end_block(name))?;
-            wanted.values().try_for_each(|block| writer.put_block(block))
+            gone.iter().try_for_each(|name| writer.end_block(name))
         })
     }
 
@@ -279,7 +282,43 @@ impl Database {
     /// # Errors
     /// SQLite failed; nothing was changed.
     pub fn replace(&mut self, content: &Content) -> Result<(), Error> {
-        self.write(&content.mark, |transaction| write_all(transaction, content))
+        self.replace_with(content, [])
+    }
+
+    /// Replaces the whole content by this, and more blocks that come in pieces.
+    ///
+    /// # Errors
+    /// SQLite failed, or a piece is `None`; nothing was changed.
+    pub fn replace_with(&mut self, content: &Content, pieces: impl Pieces) -> Result<(), Error> {
+        self.write_list(&content.mark, pieces, |transaction, pieces| {
+            write_all(transaction, content)?;
+            let mut writer = RowWriter::new(transaction)?;
+            pieces.flatten().try_for_each(|block| writer.put_block(&block))
+        })
+    }
+
+    /// Runs one transaction in which `change` writes blocks that come in pieces: a million of them
+    /// at once would take more memory than all else.
+    fn write_list(
+        &mut self,
+        mark: &Mark,
+        pieces: impl Pieces,
+        change: impl FnOnce(
+            &Transaction<'_>,
+            &mut dyn Iterator<Item = Vec<Block>>,
+        ) -> rusqlite::Result<()>,
+    ) -> Result<(), Error> {
+        let mut is_whole = true;
+        let written = self.write(mark, |transaction| {
+            let mut pieces = pieces.into_iter().map_while(|piece| {
+                is_whole = piece.is_some();
+                piece
+            });
+            change(transaction, &mut pieces)?;
+            // Undoes all of it.
+            if is_whole { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
+        });
+        if is_whole { written } else { Err(Fault::Unlisted.of(&self.path)) }
     }
 
     /// Replaces administrators and services.

@@ -118,7 +118,7 @@ fn source(name: &str, prefix: i64) -> Option<Source> {
 }
 
 /// The source in the first two columns of a row.
-fn source_of(row: &Row<'_>) -> rusqlite::Result<Source> {
+pub(super) fn source_of(row: &Row<'_>) -> rusqlite::Result<Source> {
     let source = source(row.get_ref(0)?.as_str()?, row.get(1)?);
     source.ok_or_else(|| FromSqlError::InvalidType.into())
 }

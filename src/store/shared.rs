@@ -34,6 +34,20 @@ pub trait EngineReader: Send {
     fn restore(&self, stored: Stored) -> Option<()>;
 }
 
+/// All blocks in pieces of so many places, of which this is the first; `None`: the packet thread does not answer.
+pub(super) fn pieces(
+    engine: &dyn EngineReader,
+    places: usize,
+    (piece, mut from): (Vec<Block>, Option<usize>),
+) -> impl Iterator<Item = Option<Vec<Block>>> {
+    let others = std::iter::from_fn(move || {
+        let page = engine.page(from?, places);
+        from = page.as_ref().and_then(|(_, next)| *next);
+        Some(page.map(|(piece, _)| piece))
+    });
+    std::iter::once(Some(piece)).chain(others)
+}
+
 /// What callers queue for the thread.
 pub(super) enum Item {
     /// Boxed: the queue has room for each from the start, which would be a megabyte.

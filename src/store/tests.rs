@@ -247,7 +247,7 @@ fn a_database_of_version_1_is_upgraded_with_all_that_is_in_it() {
             wanted
         );
         // An equal list changes nothing and leaves no second row for a block.
-        database.set_blocks(&found.mark, found.blocks.clone()).unwrap();
+        database.set_blocks(&found.mark, [Some(found.blocks.clone())]).unwrap();
         assert_eq!(database.rows().unwrap().blocks, 3);
     }
 }
@@ -391,7 +391,13 @@ fn the_list_of_all_blocks_writes_only_differences() {
     wanted[2].expires = Some(at(999));
     wanted.remove(0);
     wanted.push(block(host(9), 100, None));
-    database.set_blocks(&mark("a", 200), wanted.clone()).unwrap();
+    // Of a list that breaks off nothing is written.
+    let cut = [Some(vec![block(host(8), 100, None)]), None];
+    let error = database.set_blocks(&mark("a", 199), cut.clone()).unwrap_err();
+    assert!(error.is_unlisted(), "{error:?}");
+    assert!(database.replace_with(&Content::default(), cut).unwrap_err().is_unlisted());
+    let (first, last) = wanted.split_at(1);
+    database.set_blocks(&mark("a", 200), [Some(first.to_vec()), Some(last.to_vec())]).unwrap();
     drop(database);
     wanted[0].expires = Some(at(3660));
     let (_, found) = opened(directory.path());
@@ -487,7 +493,7 @@ proptest! {
                     let list: Model = list.into_iter()
                         .map(|(last, end)| (host(last), block(host(last), seconds, end.map(|end| seconds + 10 + u64::from(end) * 10))))
                         .collect();
-                    database.set_blocks(&mark("a", seconds), list.values().cloned().collect()).unwrap();
+                    database.set_blocks(&mark("a", seconds), list.values().map(|block| Some(vec![block.clone()]))).unwrap();
                     model = list;
                 }
                 Step::Kill => {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 
 use super::error::Fault;
-use super::shared::{EngineReader, Item, Request, Shared, Stored};
+use super::shared::{EngineReader, Item, Request, Shared, Stored, pieces};
 use super::thread::{QUEUE, StoreHandle};
 use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Memory, Opened, clock};
 use crate::config::Config;
@@ -50,9 +50,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(3600);
 
 /// Block slots that the packet thread scans for one chunk of the list: a millisecond of its time.
 const LIST_CHUNK: usize = 4096;
-
-/// A time of day that differs from the last mark's by more milliseconds was set: write a new mark.
-const CLOCK_STEP_MS: u64 = 1000;
 
 struct Worker {
     /// Of the first configuration: a reload does not change it.
@@ -272,12 +269,21 @@ impl Worker {
         &mut self,
         write: impl FnOnce(&mut Database, &Mark) -> Result<(), Error>,
     ) -> bool {
+        self.write_from(|database, mark, _| write(database, mark))
+    }
+
+    /// Writes to the database what comes from the engine meanwhile, and notes how it went.
+    fn write_from(
+        &mut self,
+        write: impl FnOnce(&mut Database, &Mark, &dyn EngineReader) -> Result<(), Error>,
+    ) -> bool {
         let mark = clock::mark();
         let Ok(database) = &mut self.database else { return false };
-        let result = write(database, &mark);
+        let result = write(database, &mark, &*self.engine);
         let is_written = result.is_ok();
         match result {
             Ok(()) => self.written(Some(mark)),
+            Err(error) if error.is_unlisted() => self.list_later(),
             Err(error) => self.fail(error),
         }
         self.is_copied &= !is_written;
@@ -345,17 +351,8 @@ impl Worker {
         if !self.can_write() {
             return;
         }
-        let (mut blocks, mut from) = (Vec::new(), Some(0));
-        while let Some(at) = from {
-            let Some((piece, next)) = self.engine.page(at, LIST_CHUNK) else {
-                // The packet thread is starting or ending.
-                self.shared.list_wanted.store(true, Ordering::Release);
-                self.retry_at = Some(Instant::now() + RETRY_EVERY);
-                return;
-            };
-            blocks.extend(piece);
-            from = next;
-        }
+        // The packet thread may be starting or ending.
+        let Some(first) = self.engine.page(0, LIST_CHUNK) else { return self.list_later() };
         let offenders = if self.whole || self.must_replace {
             self.engine.offenders().unwrap_or_default()
         } else {
@@ -366,19 +363,30 @@ impl Worker {
             let evidence =
                 self.engine.evidence(MonoTime::default(), EVIDENCE_MAX).unwrap_or_default();
             let memory = self.shared.memory().clone();
+            let blocks = Vec::new();
             let content = Content { mark: clock::mark(), blocks, offenders, evidence, memory };
-            if self.write_with(|database, _| database.replace(&content)) {
+            let replace = |database: &mut Database, _: &Mark, engine: &dyn EngineReader| {
+                database.replace_with(&content, pieces(engine, LIST_CHUNK, first))
+            };
+            if self.write_from(replace) {
                 self.memory = content.memory;
                 (self.must_replace, self.whole, self.evidence_from) = (false, false, evidence_from);
             }
             return;
         }
         let offenders: Vec<_> = offenders.into_iter().map(Change::Offender).collect();
-        if self.write_with(|database, mark| database.set_blocks(mark, blocks))
-            && (offenders.is_empty() || self.apply(&offenders))
+        if self.write_from(|database, mark, engine| {
+            database.set_blocks(mark, pieces(engine, LIST_CHUNK, first))
+        }) && (offenders.is_empty() || self.apply(&offenders))
         {
             self.whole = false;
         }
+    }
+
+    /// The packet thread does not answer now.
+    fn list_later(&mut self) {
+        self.shared.list_wanted.store(true, Ordering::Release);
+        self.retry_at = Some(Instant::now() + RETRY_EVERY);
     }
 
     /// Writes everything queued so far; `Err`: why it is not on the disk.
@@ -427,7 +435,7 @@ impl Worker {
                 self.evidence_from = at;
             }
         }
-        if self.mark.as_ref().is_some_and(|last| was_clock_set(last, &clock::mark())) {
+        if self.mark.as_ref().is_some_and(|last| last.was_clock_set(&clock::mark())) {
             // Its times are by the time of day.
             self.memory = Memory::default();
             self.apply(&[]);
@@ -586,11 +594,4 @@ impl Worker {
         }
         self.shared.figures().failing = Some(text);
     }
-}
-
-/// Whether the time of day was set since a mark.
-fn was_clock_set(last: &Mark, now: &Mark) -> bool {
-    let passed = now.clock.since(last.clock).as_millis();
-    let wall = u128::from(now.wall).saturating_sub(u128::from(last.wall));
-    passed.abs_diff(wall) > u128::from(CLOCK_STEP_MS) || now.wall < last.wall
 }
