@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use rusqlite::types::FromSqlError;
-use rusqlite::{Row, Transaction};
+use rusqlite::Transaction;
+use rusqlite::types::{FromSqlError, FromSqlResult};
 
+use super::rows::Columns;
 use super::{Mark, rows};
 use crate::probe::Port;
 use crate::ruleset::SERVICE_MEMORY;
@@ -119,13 +120,13 @@ impl Memory {
 }
 
 /// Reads an administrator, by the clock of `mark`.
-pub(super) fn admin(row: &Row<'_>, mark: &Mark) -> rusqlite::Result<(IpAddr, MonoTime)> {
-    let address = row.get_ref(0)?.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)?;
+pub(super) fn admin(row: &Columns<'_>, mark: &Mark) -> FromSqlResult<(IpAddr, MonoTime)> {
+    let address = row.text(0)?.parse().map_err(|_| FromSqlError::InvalidType)?;
     Ok((address, clock(mark, row.get(1)?)))
 }
 
 /// Reads a service, by the clock of `mark`.
-pub(super) fn service(row: &Row<'_>, mark: &Mark) -> rusqlite::Result<(Port, MonoTime)> {
+pub(super) fn service(row: &Columns<'_>, mark: &Mark) -> FromSqlResult<(Port, MonoTime)> {
     Ok((row.get(0)?, clock(mark, row.get(1)?)))
 }
 

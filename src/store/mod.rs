@@ -34,7 +34,7 @@ use rusqlite::{Connection, Transaction};
 use crate::engine::{Evidence, MonoTime, OFFENDERS_MAX, Offender, Reason, Source};
 use crate::probe::Port;
 use crate::sys::sqlite;
-use rows::RowWriter;
+use rows::{Columns, RowWriter};
 
 pub use self::error::{Error, Fault};
 pub use self::mark::Mark;
@@ -184,6 +184,16 @@ pub struct Rows {
     pub evidence: u64,
 }
 
+impl Rows {
+    /// Of content that was just read.
+    fn of(content: &Content) -> Self {
+        let Content { blocks, offenders, evidence, .. } = content;
+        let [blocks, offenders, evidence] =
+            [blocks.len(), offenders.len(), evidence.len()].map(|rows| rows as u64);
+        Self { blocks, offenders, evidence }
+    }
+}
+
 /// The open database.
 #[derive(Debug)]
 pub struct Database {
@@ -253,9 +263,8 @@ impl Database {
             let mut wanted: Vec<Source> = Vec::new();
             for block in pieces.flatten() {
                 let mut found = one.query([block.source.to_string()])?;
-                let row = found.next()?.map(|row| rows::valid(row, rows::block)).transpose()?;
-                let stored =
-                    row.flatten().map(|stored| rows::with_exemptions(stored, &mut exemptions));
+                let mut stored = found.next()?.and_then(|row| rows::valid(row, rows::block));
+                rows::give_exemptions(stored.as_mut_slice(), &mut exemptions);
                 if !stored.is_some_and(|stored| is_same(&stored, &block)) {
                     drop(found);
                     writer.put_block(&block)?;
@@ -267,8 +276,8 @@ impl Database {
             let mut all = transaction.prepare("SELECT subject, prefix FROM blocks")?;
             let mut found = all.query([])?;
             while let Some(row) = found.next()? {
-                let is_wanted =
-                    rows::source_of(row).is_ok_and(|source| wanted.binary_search(&source).is_ok());
+                let is_wanted = rows::source_of(&Columns::of(row))
+                    .is_ok_and(|source| wanted.binary_search(&source).is_ok());
                 if !is_wanted {
                     gone.extend(row.get::<_, Option<String>>(0).unwrap_or_default());
                 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use rusqlite::types::FromSqlResult;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::Fault;
@@ -271,15 +272,13 @@ pub fn load(connection: &Connection, path: &Path, version: i32) -> Result<(Conte
     if version > 1 {
         let exemptions =
             table(connection, path, rows::ALL_EXEMPTIONS, &mut whole, rows::exemption)?;
-        let mut exemptions = rows::by_block(exemptions);
-        blocks =
-            blocks.into_iter().map(|block| rows::with_exemptions(block, &mut exemptions)).collect();
+        rows::give_exemptions(&mut blocks, &mut rows::by_block(exemptions));
     }
     let offenders = table(connection, path, rows::ALL_OFFENDERS, &mut whole, rows::offender)?;
     let evidence = table(connection, path, rows::ALL_EVIDENCE, &mut whole, rows::evidence)?;
-    let admin = |row: &rusqlite::Row<'_>| memory::admin(row, &mark);
+    let admin = |row: &rows::Columns<'_>| memory::admin(row, &mark);
     let admins = table(connection, path, memory::ALL_ADMINS, &mut whole, admin)?;
-    let service = |row: &rusqlite::Row<'_>| memory::service(row, &mark);
+    let service = |row: &rows::Columns<'_>| memory::service(row, &mark);
     let services = table(connection, path, memory::ALL_SERVICES, &mut whole, service)?;
     let memory = Memory::stored(admins, services);
     Ok((Content { mark, blocks, offenders, evidence, memory }, whole))
@@ -300,7 +299,7 @@ fn table<T>(
     path: &Path,
     question: &str,
     whole: &mut bool,
-    read: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    read: impl Fn(&rows::Columns<'_>) -> FromSqlResult<T>,
 ) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
     match rows::read_into(&mut all, connection, question, read) {

@@ -24,6 +24,12 @@ pub(super) const ALL_OFFENDERS: &str =
 pub(super) const ALL_EVIDENCE: &str =
     "SELECT source, prefix, first, last, told, probes, ports, sum FROM evidence ORDER BY last DESC";
 
+/// Columns of the widest table.
+const COLUMNS_MAX: usize = 8;
+
+/// Of the sum.
+const PRIME: u64 = 0x0100_0000_01b3;
+
 /// Bytes of a stored touch.
 const TOUCH: usize = 12;
 
@@ -31,35 +37,66 @@ const TOUCH: usize = 12;
 /// adjacent values cannot be confused; NULL is an empty value. Detects flipped bits and swapped
 /// values. Not a defence against deliberate changes.
 pub(super) fn sum<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
-    let mut sum = 0xcbf2_9ce4_8422_2325_u64;
+    let mut sum = 0xcbf2_9ce4_8422_2325;
     for value in values {
-        let number;
-        let bytes = match value {
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
-            ValueRef::Integer(value) => {
-                number = value.to_le_bytes();
-                &number
+        sum = match value {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                let add = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(PRIME);
+                bytes.iter().fold(add_number(sum, bytes.len() as u64), add)
             }
+            ValueRef::Integer(value) => add_number(add_number(sum, 8), value.cast_unsigned()),
             // No column holds a real number.
-            ValueRef::Null | ValueRef::Real(_) => [].as_slice(),
+            ValueRef::Null | ValueRef::Real(_) => add_number(sum, 0),
         };
-        for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
-            sum = (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
     }
     sum.cast_signed()
+}
+
+/// Adds the eight bytes of a number, the lowest first. Those that are zero before it only multiply.
+fn add_number(mut sum: u64, mut number: u64) -> u64 {
+    let zeros = number.leading_zeros() / 8;
+    while number != 0 {
+        sum = (sum ^ (number & 0xff)).wrapping_mul(PRIME);
+        number >>= 8;
+    }
+    sum.wrapping_mul(PRIME.wrapping_pow(zeros))
+}
+
+/// The columns of a row, each of which is read once.
+pub(super) struct Columns<'a>([ValueRef<'a>; COLUMNS_MAX]);
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(row: &'a Row<'_>) -> Self {
+        let mut columns = [ValueRef::Null; COLUMNS_MAX];
+        // One that cannot be read is as if it were empty, and the sum another.
+        for (at, column) in columns.iter_mut().enumerate().take(row.as_ref().column_count()) {
+            *column = row.get_ref(at).unwrap_or(ValueRef::Null);
+        }
+        Self(columns)
+    }
+
+    pub(super) fn get<T: FromSql>(&self, at: usize) -> FromSqlResult<T> {
+        T::column_result(self.value(at))
+    }
+
+    pub(super) fn text(&self, at: usize) -> FromSqlResult<&'a str> {
+        self.value(at).as_str()
+    }
+
+    fn value(&self, at: usize) -> ValueRef<'a> {
+        self.0.get(at).copied().unwrap_or(ValueRef::Null)
+    }
 }
 
 /// Reads a row whose sum is right; `None`: the row is invalid.
 pub(super) fn valid<T>(
     row: &Row<'_>,
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Option<T>> {
+    read: impl Fn(&Columns<'_>) -> FromSqlResult<T>,
+) -> Option<T> {
     let last = row.as_ref().column_count().saturating_sub(1);
-    // A column that cannot be read ends the sum, which then is another.
-    let values = (0..last).map_while(|at| row.get_ref(at).ok());
-    let is_whole = row.get_ref(last)? == ValueRef::Integer(sum(values));
-    Ok(if is_whole { read(row).ok() } else { None })
+    let columns = Columns::of(row);
+    let is_whole = columns.value(last) == ValueRef::Integer(sum(columns.0.into_iter().take(last)));
+    if is_whole { read(&columns).ok() } else { None }
 }
 
 /// Reads the valid rows of a table into `all`; whether every row was valid.
@@ -67,13 +104,13 @@ pub(super) fn read_into<T>(
     all: &mut Vec<T>,
     connection: &Connection,
     question: &str,
-    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    read: impl Fn(&Columns<'_>) -> FromSqlResult<T>,
 ) -> rusqlite::Result<bool> {
     let mut whole = true;
     let mut statement = connection.prepare(question)?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        match valid(row, &read)? {
+        match valid(row, &read) {
             Some(one) => all.push(one),
             None => whole = false,
         }
@@ -118,9 +155,8 @@ fn source(name: &str, prefix: i64) -> Option<Source> {
 }
 
 /// The source in the first two columns of a row.
-pub(super) fn source_of(row: &Row<'_>) -> rusqlite::Result<Source> {
-    let source = source(row.get_ref(0)?.as_str()?, row.get(1)?);
-    source.ok_or_else(|| FromSqlError::InvalidType.into())
+pub(super) fn source_of(row: &Columns<'_>) -> FromSqlResult<Source> {
+    source(row.text(0)?, row.get(1)?).ok_or(FromSqlError::InvalidType)
 }
 
 /// Writes rows of all tables.
@@ -232,8 +268,8 @@ pub(super) fn put<const N: usize>(
 pub(super) type Exemptions = HashMap<String, Vec<IpNet>>;
 
 /// Reads an exemption: the name of its block, and the exempt network.
-pub(super) fn exemption(row: &Row<'_>) -> rusqlite::Result<(String, IpNet)> {
-    let exempt = row.get_ref(1)?.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)?;
+pub(super) fn exemption(row: &Columns<'_>) -> FromSqlResult<(String, IpNet)> {
+    let exempt = row.text(1)?.parse().map_err(|_| FromSqlError::InvalidType)?;
     Ok((row.get(0)?, exempt))
 }
 
@@ -247,16 +283,17 @@ pub(super) fn by_block(exemptions: Vec<(String, IpNet)>) -> Exemptions {
     all
 }
 
-/// Moves a block's exemptions into it.
-pub(super) fn with_exemptions(mut block: Block, exemptions: &mut Exemptions) -> Block {
+/// Moves exemptions into their blocks.
+pub(super) fn give_exemptions(blocks: &mut [Block], exemptions: &mut Exemptions) {
     if !exemptions.is_empty() {
-        block.exempt = exemptions.remove(&block.source.to_string()).unwrap_or_default();
+        for block in blocks {
+            block.exempt = exemptions.remove(&block.source.to_string()).unwrap_or_default();
+        }
     }
-    block
 }
 
 /// Reads a block, without its exemptions.
-pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Block> {
+pub(super) fn block(row: &Columns<'_>) -> FromSqlResult<Block> {
     Ok(Block {
         source: source_of(row)?,
         exempt: Vec::new(),
@@ -264,19 +301,19 @@ pub(super) fn block(row: &Row<'_>) -> rusqlite::Result<Block> {
         expires: row.get(3)?,
         port: row.get(4)?,
         // Parsing a reason cannot fail.
-        reason: row.get_ref(5)?.as_str()?.parse().map_err(|_| FromSqlError::InvalidType)?,
+        reason: row.text(5)?.parse().map_err(|_| FromSqlError::InvalidType)?,
     })
 }
 
 /// Reads an offender.
-pub(super) fn offender(row: &Row<'_>) -> rusqlite::Result<Offender> {
+pub(super) fn offender(row: &Columns<'_>) -> FromSqlResult<Offender> {
     Ok(Offender { source: source_of(row)?, times: row.get(2)?, last: row.get(3)? })
 }
 
 /// Reads evidence.
-pub(super) fn evidence(row: &Row<'_>) -> rusqlite::Result<Evidence> {
+pub(super) fn evidence(row: &Columns<'_>) -> FromSqlResult<Evidence> {
     let last = row.get(3)?;
-    let ports = row.get_ref(6)?.as_blob()?.chunks_exact(TOUCH);
+    let ports = row.value(6).as_blob()?.chunks_exact(TOUCH);
     Ok(Evidence {
         source: source_of(row)?,
         first: row.get(2)?,
@@ -342,6 +379,16 @@ mod tests {
             ],
             [0, 1, 2, 3]
         );
+    }
+
+    #[test]
+    fn sums_are_those_that_are_in_databases() {
+        let text = |text: &'static str| ValueRef::Text(text.as_bytes());
+        let (name, why) = ("11.0.0.0", "syn scan: 3 ports in 0.0s: tcp/0 tcp/0 tcp/0");
+        let number = ValueRef::Integer;
+        let row = [text(name), number(32), number(42_767_000), number(129_167_000)];
+        let values = row.into_iter().chain([ValueRef::Null, text(why)]);
+        assert_eq!(sum(values), -3_813_710_897_405_480_358);
     }
 
     #[test]

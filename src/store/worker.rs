@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::error::Fault;
 use super::shared::{EngineReader, Item, Request, Shared, Stored, pieces};
 use super::thread::{QUEUE, StoreHandle};
-use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Memory, Opened, clock};
+use super::{Change, Content, Database, EVIDENCE_MAX, Error, Mark, Memory, Opened, Rows, clock};
 use crate::config::Config;
 use crate::errors::error_chain;
 use crate::journal::{JournalHandle, Notice};
@@ -102,11 +102,12 @@ impl StoreHandle {
         engine: Box<dyn EngineReader>,
     ) -> io::Result<(Self, Option<Stored>)> {
         let mark = clock::mark();
+        let shared = Arc::new(Shared::default());
         let stored = opened.content.map(|content| {
+            shared.figures().rows = Rows::of(&content);
             let is_same_boot = content.mark.is_same_boot(&mark);
             Stored { content: content.carried(&mark), is_same_boot }
         });
-        let shared = Arc::new(Shared::default());
         let (items, item_inbox) = mailbox::with_capacity(QUEUE)?;
         let (requests, request_inbox) = mailbox::link()?;
         // Rows from before the last boot are rewritten by this boot's clock before any other write,
@@ -139,7 +140,7 @@ impl StoreHandle {
             copy_at: now,
             is_copied: false,
             count_at: now,
-            is_uncounted: false,
+            is_uncounted: true,
             is_dirty: true,
             is_restored: stored.is_some(),
             memory,
@@ -149,9 +150,8 @@ impl StoreHandle {
             reported_at: None,
             mark: None,
         };
-        match worker.database {
-            Ok(_) => worker.written(None),
-            Err(_) => worker.fail_to_open(),
+        if worker.database.is_err() {
+            worker.fail_to_open();
         }
         std::thread::Builder::new().name("store".to_owned()).spawn(move || {
             confine::no_exec(Reach::Directory(&worker.directory));
