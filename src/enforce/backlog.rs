@@ -86,7 +86,8 @@ impl Backlog {
 
     /// Everything that waited is void: the sets are made again as a whole.
     pub(super) fn clear(&mut self) {
-        self.lost.clear();
+        // With its memory: there may have been a million.
+        self.lost = VecDeque::new();
         self.slowed = None;
         self.networks = [false; 2];
         self.refused.clear();

@@ -15,8 +15,8 @@ use super::networks::{Family, Span, intervals};
 use super::reconcile::{Dropped, Missing, Origin, Step, reconcile_networks};
 use super::services::Services;
 use crate::engine::{
-    Action, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report, Source,
-    Trigger, Unblocked,
+    Action, Adopted, AllowList, BlockView, Ending, Engine, MonoTime, Outcome, Refusal, Report,
+    Source, Trigger, Unblocked,
 };
 use crate::errors::error_chain;
 use crate::journal::Notice;
@@ -318,27 +318,29 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     /// its way. `stored`: what is news to the engine is news to the state store.
     pub(super) fn apply(&mut self, now: MonoTime, steps: Vec<Step>, stored: bool) -> Summary {
         let mut summary = Summary::default();
-        let mut adopt = Vec::with_capacity(steps.len());
         let mut later = Vec::new();
         let leftovers = self.leftovers(&steps);
-        for step in steps {
-            match step {
-                Step::Keep(block) => adopt.push(block),
-                Step::Adopt(block) => {
-                    summary.adopted += 1;
-                    adopt.push(block);
-                }
-                Step::Restore(block) if leftovers.contains(&block.source) => {}
-                Step::Restore(block) => {
-                    summary.restored += 1;
-                    if !self.executor.placement.is_network(block.source) {
-                        self.backlog.restore([block.source]);
-                    }
-                    adopt.push(block);
-                }
-                other => later.push(other),
+        // In the memory of the steps, since there may be a million.
+        let adopt = steps.into_iter().filter_map(|step| match step {
+            Step::Keep(block) => Some(block),
+            Step::Adopt(block) => {
+                summary.adopted += 1;
+                Some(block)
             }
-        }
+            Step::Restore(block) if leftovers.contains(&block.source) => None,
+            Step::Restore(block) => {
+                summary.restored += 1;
+                if !self.executor.placement.is_network(block.source) {
+                    self.backlog.restore([block.source]);
+                }
+                Some(block)
+            }
+            other => {
+                later.push(other);
+                None
+            }
+        });
+        let adopt: Vec<Adopted> = adopt.collect();
         let news: Vec<Source> = adopt
             .iter()
             .map(|block| block.source)

@@ -176,17 +176,21 @@ impl Present {
 }
 
 /// Compares all blocks with all elements; `total`: how many blocks there may be.
-pub(crate) fn reconcile(
+pub(crate) fn reconcile<'a>(
     now: MonoTime,
     origin: Origin,
     placement: Placement,
-    wanted: Vec<BlockView<'_>>,
+    wanted: impl IntoIterator<Item = BlockView<'a>>,
     present: &Present,
     total: usize,
     must_not: MustNot<'_>,
 ) -> Vec<Step> {
-    let (networks, hosts): (Vec<_>, Vec<_>) =
-        wanted.into_iter().partition(|block| placement.is_network(block.source));
+    let mut networks = Vec::new();
+    let hosts = wanted.into_iter().filter(|block| {
+        let is_network = placement.is_network(block.source);
+        networks.extend(is_network.then_some(*block));
+        !is_network
+    });
     let existed = |set: SetId| present.sets.contains(&set);
     let mut steps = reconcile_hosts(now, placement, hosts, &present.hosts, must_not, |set| {
         origin.missing(existed(set))
@@ -223,15 +227,17 @@ pub(crate) fn reconcile(
 
 /// Compares blocks of hosts with the elements of their sets. Either may be a part of all, as long
 /// as both are the same part.
-pub(crate) fn reconcile_hosts(
+pub(crate) fn reconcile_hosts<'a>(
     now: MonoTime,
     placement: Placement,
-    wanted: Vec<BlockView<'_>>,
+    wanted: impl IntoIterator<Item = BlockView<'a>>,
     present: &[(SetId, ElementInfo)],
     must_not: MustNot<'_>,
     missing: impl Fn(SetId) -> Missing,
 ) -> Vec<Step> {
-    let mut steps = Vec::with_capacity(wanted.len().max(present.len()));
+    let wanted = wanted.into_iter();
+    let many = wanted.size_hint().1.unwrap_or_default().max(present.len());
+    let mut steps = Vec::with_capacity(many);
     let absent = |block: BlockView<'_>| {
         let remaining = block.expires.map(|end| end.since(now));
         let missing = missing(placement.place_of(block.source, block.reason).set());
@@ -251,11 +257,11 @@ pub(crate) fn reconcile_hosts(
     };
     // After a boot: a million blocks need no index.
     if present.is_empty() {
-        steps.extend(wanted.into_iter().map(absent));
+        steps.extend(wanted.map(absent));
         return steps;
     }
     let mut wanted: HashMap<Source, BlockView<'_>> =
-        wanted.into_iter().map(|block| (block.source, block)).collect();
+        wanted.map(|block| (block.source, block)).collect();
     // Sources of elements that no packet is ever looked up by, or whose reason belongs into another
     // set.
     let mut strays: HashMap<Source, Adopted> = HashMap::new();

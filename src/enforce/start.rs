@@ -4,9 +4,10 @@
 //! The rules come first, in one transaction with as many blocks as hold nothing up; the others
 //! follow in pieces.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use super::backlog::Backlog;
 use super::drift::{Drift, QUIET_FROM};
@@ -25,10 +26,11 @@ use crate::journal::Notice;
 use crate::nft::expr::Expr;
 use crate::nft::plan::Found;
 use crate::nft::{
-    ElementInfo, Elements, Error, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec, TableOwner,
+    ElementInfo, Elements, Error, Filling, Installed, Key, LIGHT_DUMP, Order, Ruleset, SetSpec,
+    TableOwner,
 };
 use crate::ruleset::{MARK, SetId};
-use crate::store::{Content, Stored};
+use crate::store::{Block, Content, Stored};
 
 /// Blocks that come in the same transaction as the rules: some 60 ms of the kernel's time.
 const WITH_RULES_MAX: usize = 20_000;
@@ -51,7 +53,7 @@ pub struct InForce {
 
 /// The elements that an installation was given for each set; of hosts, of which there may be a
 /// million, only how many.
-type Given = BTreeMap<SetId, (Vec<ElementInfo>, usize)>;
+type Given = BTreeMap<SetId, (Vec<ElementInfo>, Rc<Cell<usize>>)>;
 
 /// What an installation writes.
 #[derive(Debug, Clone, Copy)]
@@ -130,10 +132,10 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         // The elements of `blocked6` are first addresses: only the rule that masks a source tells
         // what they block.
         let former = Placement::new(former_prefix(found).unwrap_or(policy.ipv6.first));
-        let wanted: Vec<_> = blocks.iter().map(of_stored).collect();
-        let present = enforcer.read_present(found, former, &wanted)?;
+        let present = enforcer.read_present(found, former, &blocks)?;
         let origin = Origin::Start { same_boot: is_same_boot };
         let total = policy.total as usize;
+        let wanted = blocks.iter().map(of_stored);
         let steps = enforcer.steps(now, origin, former, wanted, &present, total);
         drop(blocks);
         for family in Family::ALL {
@@ -182,7 +184,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         let Stored { content, is_same_boot } = stored;
         let unknown =
             content.blocks.iter().filter(|block| self.engine.blocked(block.source).is_none());
-        let wanted = unknown.map(of_stored).collect();
+        let wanted = unknown.map(of_stored);
         let networks = Family::ALL.map(|family| {
             let intervals = self.executor.networks.intervals(family);
             intervals.map(|(span, end)| element::of_interval(now, family, span, end)).collect()
@@ -267,7 +269,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         for set in BLOCKED {
             present.add(set, self.executor.kernel.dump(set)?);
         }
-        let wanted = self.engine.blocks().collect();
+        let wanted = self.engine.blocks();
         let placement = self.executor.placement;
         let steps = self.steps(now, Origin::Reload, placement, wanted, &present, usize::MAX);
         for family in Family::ALL {
@@ -286,12 +288,12 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
     }
 
     /// The steps from what is in the kernel to what is wanted, with `total` blocks at most.
-    fn steps(
+    fn steps<'a>(
         &self,
         now: MonoTime,
         origin: Origin,
         placement: Placement,
-        wanted: Vec<BlockView<'_>>,
+        wanted: impl IntoIterator<Item = BlockView<'a>>,
         present: &Present,
         total: usize,
     ) -> Vec<Step> {
@@ -304,14 +306,15 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
         &mut self,
         found: &Found,
         placement: Placement,
-        stored: &[BlockView<'_>],
+        stored: &[Block],
     ) -> Result<Present, Error> {
         let mut present = Present::default();
         for set in BLOCKED {
             let Some(there) = found.sets.iter().find(|there| there.name == set.name()) else {
                 continue;
             };
-            let known = || stored.iter().filter_map(|block| placement.key_in(set, block)).collect();
+            let key = |block: &Block| placement.key_in(set, &of_stored(block));
+            let known = || stored.iter().filter_map(key).collect();
             let elements = self.executor.kernel.contents(set, there.count, &known);
             present.add(set, absent_is_fine(elements)?);
         }
@@ -331,7 +334,8 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             .collect();
         let are_few = lists.values().map(Vec::len).sum::<usize>() <= EXEMPTIONS_WITH_RULES_MAX;
         let networks = &executor.networks;
-        let contents = |spec: SetSpec| {
+        let engine = &*engine;
+        let contents = |spec: SetSpec| -> Option<Filling<'_>> {
             let set = SetId::of(spec)?;
             let elements: Vec<ElementInfo> = match set {
                 SetId::Allowed4 | SetId::Allowed6 | SetId::Spared4 | SetId::Spared6 => {
@@ -342,13 +346,17 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                     if write.existing.contains(&set) && !write.refill.contains(&set) {
                         return None;
                     }
-                    let first = engine
+                    let count = Rc::new(Cell::new(0));
+                    given.borrow_mut().insert(set, (Vec::new(), Rc::clone(&count)));
+                    let hosts = engine
                         .blocks()
-                        .filter_map(|block| Some((placement.key_in(set, &block)?, block)));
-                    first
+                        .filter_map(move |block| Some((placement.key_in(set, &block)?, block)));
+                    let elements = hosts
                         .take(write.most)
-                        .filter_map(|(key, block)| element::of_host(now, key, &block))
-                        .collect()
+                        .filter_map(move |(key, block)| element::of_host(now, key, &block));
+                    return Some(Box::new(
+                        elements.inspect(move |_| count.update(|count| count + 1)),
+                    ));
                 }
                 SetId::BlockedNets4 | SetId::BlockedNets6 if are_few => {
                     let family = Family::of_set(set)?;
@@ -365,9 +373,9 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
                 SetId::BlockedNets4 | SetId::BlockedNets6 => Vec::new(),
                 _ => return None,
             };
-            let kept = if HOSTS.contains(&set) { Vec::new() } else { elements.clone() };
-            given.borrow_mut().insert(set, (kept, elements.len()));
-            Some(elements)
+            let count = Rc::new(Cell::new(elements.len()));
+            given.borrow_mut().insert(set, (elements.clone(), count));
+            Some(Box::new(elements.into_iter()))
         };
         let refill: Vec<SetSpec> = write.refill.iter().map(|set| set.spec()).collect();
         let known = |spec: SetSpec| {
@@ -430,7 +438,7 @@ impl<K: Kernel, O: Observer> Enforcer<K, O> {
             if is_carried && !installed.lacks(set) {
                 continue;
             }
-            self.backlog.restore(here.skip(given_to(set).map_or(0, |(_, count)| *count)));
+            self.backlog.restore(here.skip(given_to(set).map_or(0, |(_, count)| count.get())));
         }
         for set in EXEMPTIONS {
             if installed.created(set) {

@@ -74,11 +74,12 @@ impl Reason {
     /// The text without control characters, cut at a character boundary to fit a comment.
     pub fn comment(&self) -> String {
         use fmt::Write as _;
-        // After a flush ten thousand are written at once: one allocation each.
-        let mut text = String::with_capacity(COMMENT_MAX);
+        // A million are written at once: one allocation each, which is not cut to size.
+        let mut text = String::with_capacity(COMMENT_MAX / 2);
         // Writing into a String cannot fail.
         let _ = write!(text, "{self}");
-        if text.chars().any(char::is_control) {
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
+        if !text.bytes().all(is_plain) {
             text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         }
         while text.len() >= COMMENT_MAX {
@@ -118,7 +119,10 @@ impl FromStr for Reason {
                 return Ok(Self::Listed(Arc::new(Listed::new(name, rest))));
             }
         }
-        if let Some((head, detail)) = text.split_once(": ") {
+        // No kind has a colon.
+        if let Some((head, detail)) = text.split_once(':')
+            && let Some(detail) = detail.strip_prefix(' ')
+        {
             let (kind, proven) = match head.strip_suffix(" scan, proven") {
                 Some(kind) => (Some(kind), true),
                 None => (head.strip_suffix(" scan"), false),

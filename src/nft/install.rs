@@ -56,8 +56,11 @@ pub enum Elements<'a> {
     Beside(&'a [(SetSpec, Vec<ElementInfo>)]),
     /// The elements of a set that is created, instead of those of a set that it replaces; `None`
     /// for sets that the caller does not know.
-    Instead(&'a dyn Fn(SetSpec) -> Option<Vec<ElementInfo>>),
+    Instead(&'a dyn Fn(SetSpec) -> Option<Filling<'a>>),
 }
+
+/// Elements of a set, made when they are written: there may be a million.
+pub type Filling<'a> = Box<dyn Iterator<Item = ElementInfo> + 'a>;
 
 impl<'a> Elements<'a> {
     fn beside(self) -> &'a [(SetSpec, Vec<ElementInfo>)] {
@@ -199,7 +202,7 @@ impl Connection {
                 None => self.carry_out(ruleset, order, &plan, guard),
                 Some(_) => {
                     let installed = Installed::of(&plan, guard);
-                    self.commit(ruleset, &plan, &[], None, &[]).map(|()| installed)
+                    self.commit(ruleset, &plan, Vec::new(), None, &[]).map(|()| installed)
                 }
             };
             let installed = match result {
@@ -335,7 +338,7 @@ impl Connection {
         generation: u32,
     ) -> Result<Installed, Error> {
         let mut installed = Installed::of(plan, generation);
-        let mut contents: Vec<Contents> = Vec::new();
+        let mut contents: Vec<Contents<'_>> = Vec::new();
         for id in plan.steps.iter().filter_map(filled) {
             if let Elements::Instead(elements_of) = order.elements
                 && let Some(elements) = elements_of(id)
@@ -352,9 +355,9 @@ impl Connection {
                 .contents(id, count, || order.known.map(|known| known(id)).unwrap_or_default())?;
             installed.left_out += fit(&mut elements, ruleset.set(id).and_then(|set| set.size));
             installed.carried += elements.len();
-            contents.push(Contents { set: id, elements });
+            contents.push(Contents { set: id, elements: Box::new(elements.into_iter()) });
         }
-        self.commit(ruleset, plan, &contents, Some(generation), order.elements.beside())?;
+        self.commit(ruleset, plan, contents, Some(generation), order.elements.beside())?;
         Ok(installed)
     }
 
@@ -364,13 +367,13 @@ impl Connection {
         &mut self,
         ruleset: &Ruleset,
         plan: &Plan,
-        contents: &[Contents],
+        mut contents: Vec<Contents<'_>>,
         generation: Option<u32>,
         beside: &[(SetSpec, Vec<ElementInfo>)],
     ) -> Result<(), Error> {
         self.transaction(generation, |batch| {
             for step in (1..).zip(&plan.steps) {
-                write_step(batch, ruleset, step, contents);
+                write_step(batch, ruleset, step, &mut contents);
             }
             for (id, elements) in beside {
                 if let Some(set) = ruleset.set(*id) {
@@ -383,9 +386,9 @@ impl Connection {
 }
 
 /// Elements that a set is created with.
-struct Contents {
+struct Contents<'a> {
     set: SetSpec,
-    elements: Vec<ElementInfo>,
+    elements: Filling<'a>,
 }
 
 impl Installed {
@@ -446,7 +449,7 @@ fn write_step(
     batch: &mut Batch<'_>,
     ruleset: &Ruleset,
     (number, step): (u32, &Step),
-    contents: &[Contents],
+    contents: &mut [Contents<'_>],
 ) {
     let chain = |name: &str| ruleset.chains.iter().find(|chain| chain.name == name);
     let mut delete = |kind, attribute, name: &str| batch.of_object(kind, 0, attribute, name);
@@ -462,7 +465,7 @@ fn write_step(
         Step::AddSet(id) => ruleset.set(*id).into_iter().for_each(|set| batch.new_set(set, number)),
         Step::AddElements(id) => {
             let Some(set) = ruleset.set(*id) else { return };
-            match contents.iter().find(|contents| contents.set == *id) {
+            match contents.iter_mut().find(|contents| contents.set == *id) {
                 Some(Contents { elements, .. }) => batch.add_again(set, elements),
                 None => batch.add_ranges(set),
             }

@@ -47,7 +47,7 @@ pub use decode::{GenerationEvent, Notification};
 pub use element::{Element, ElementInfo, Key, TIMEOUT_DAYS_MAX};
 pub use error::Error;
 pub use expr::Expr;
-pub use install::{Elements, Fallback, FallbackLevel, Installed, Order};
+pub use install::{Elements, Fallback, FallbackLevel, Filling, Installed, Order};
 pub use model::{Chain, QueueBy, Rule, Ruleset, Set, Statement};
 pub use monitor::{Monitor, Received};
 pub use plan::TableOwner;

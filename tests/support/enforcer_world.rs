@@ -240,7 +240,7 @@ impl State {
                     of_model.collect()
                 }
                 (None, Some(elements), _) => {
-                    elements.iter().map(|info| (info.key, self.item(info))).collect()
+                    elements.map(|info| (info.key, self.item(&info))).collect()
                 }
                 (None, None, Some(before)) => {
                     installed.carried += before.items.len();

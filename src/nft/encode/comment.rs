@@ -5,16 +5,17 @@ use crate::nft::element::COMMENT_MAX;
 
 /// Type, length with NUL, text, NUL. What nft could not read back, or would show as control
 /// characters, becomes `?`.
-pub(super) fn write_comment(kind: u8, comment: &str, put: &mut impl FnMut(u8)) {
+pub(super) fn write_comment(kind: u8, comment: &str, out: &mut Vec<u8>) {
     let mut length = comment.len().min(COMMENT_MAX);
     while !comment.is_char_boundary(length) {
         length -= 1;
     }
     let text = comment.get(..length).unwrap_or_default();
-    put(kind);
-    put(u8::try_from(text.len() + 1).unwrap_or(u8::MAX));
-    for byte in text.bytes() {
-        put(if byte.is_ascii_control() || byte == b'"' || byte == b'\\' { b'?' } else { byte });
-    }
-    put(0);
+    let shown = |byte: u8| match byte {
+        b'"' | b'\\' | ..b' ' | 0x7f => b'?',
+        _ => byte,
+    };
+    out.extend([kind, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)]);
+    out.extend(text.bytes().map(shown));
+    out.push(0);
 }

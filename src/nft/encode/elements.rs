@@ -1,5 +1,6 @@
 //! Elements into sets and out of them, in as many messages as they need.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use super::batch::Batch;
@@ -35,6 +36,19 @@ impl Batch<'_> {
         set: SetSpec,
         elements: impl IntoIterator<Item = (Element<'e>, Past)>,
     ) {
+        self.lists((kind, flags), set, elements, |batch, (element, past)| {
+            batch.element(set, &element, past);
+        });
+    }
+
+    /// The same with elements of another form, each of which `write` writes.
+    fn lists<T>(
+        &mut self,
+        (kind, flags): (u16, u16),
+        set: SetSpec,
+        elements: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
         let mut elements = elements.into_iter().peekable();
         while elements.peek().is_some() {
             let message = self.open(kind, flags);
@@ -42,9 +56,9 @@ impl Batch<'_> {
             self.out.attr_str(attr::ELEMS_TABLE, self.table);
             let list = self.out.begin_nest(attr::ELEMS_ELEMENTS);
             while self.out.nest_len(list) <= LIST_MAX
-                && let Some((element, past)) = elements.next()
+                && let Some(element) = elements.next()
             {
-                self.element(set, &element, past);
+                write(self, element);
             }
             self.out.end_nest(list);
             self.out.end_message(message);
@@ -63,24 +77,16 @@ impl Batch<'_> {
                 out.attr_be64(attr::ELEM_EXPIRATION, milliseconds(expires.min(timeout)).max(1));
             }
         }
-        let mut userdata = [0; 2 + COMMENT_MAX + 1 + 6];
-        let mut length = 0;
-        let mut put = |byte: u8| {
-            if let Some(place) = userdata.get_mut(length) {
-                *place = byte;
-                length += 1;
-            }
-        };
+        let mut userdata = Vec::with_capacity(2 + COMMENT_MAX + 1 + 6);
         if let Some(comment) = element.comment.filter(|comment| !comment.is_empty()) {
-            write_comment(ELEM_UDATA_COMMENT, comment, &mut put);
+            write_comment(ELEM_UDATA_COMMENT, comment, &mut userdata);
         }
         if set.interval && after.is_none() {
-            put(ELEM_UDATA_FLAGS);
-            put(4);
-            INTERVAL_OPEN.to_ne_bytes().into_iter().for_each(&mut put);
+            userdata.extend([ELEM_UDATA_FLAGS, 4]);
+            userdata.extend(INTERVAL_OPEN.to_ne_bytes());
         }
-        if length > 0 {
-            out.attr(attr::ELEM_USERDATA, userdata.get(..length).unwrap_or_default());
+        if !userdata.is_empty() {
+            out.attr(attr::ELEM_USERDATA, &userdata);
         }
         if let Some((packets, bytes)) = past.counter {
             let counter = out.begin_nest(attr::ELEM_EXPR);
@@ -123,15 +129,20 @@ impl Batch<'_> {
 
     /// Adds elements that were in the kernel before, with their remaining time, and their counters
     /// if the set still counts.
-    pub fn add_again(&mut self, set: &Set, elements: &[ElementInfo]) {
-        let again = elements.iter().map(|info| {
+    pub fn add_again(
+        &mut self,
+        set: &Set,
+        elements: impl IntoIterator<Item = impl Borrow<ElementInfo>>,
+    ) {
+        self.lists((message::NEWSETELEM, NLM_F_CREATE), set.id, elements, |batch, info| {
+            let info = info.borrow();
             let timeout = info.timeout.filter(|_| set.timeouts);
             // A set with a counter creates one for each element; sending one with value zero costs
             // the kernel a look-up by name each.
             let has_counted = set.counter && (info.packets, info.bytes) != (0, 0);
             let counter = has_counted.then_some((info.packets, info.bytes));
-            (info.element().timeout(timeout), Past { counter, expires: info.expires })
+            let past = Past { counter, expires: info.expires };
+            batch.element(set.id, &info.element().timeout(timeout), past);
         });
-        self.elements((message::NEWSETELEM, NLM_F_CREATE), set.id, again);
     }
 }

@@ -41,7 +41,7 @@ impl Batch<'_> {
         let mut userdata = vec![SET_UDATA_BYTEORDER, 4];
         userdata.extend_from_slice(&byteorder(set.id).to_ne_bytes());
         if let Some(comment) = set.comment {
-            write_comment(SET_UDATA_COMMENT, comment, &mut |byte| userdata.push(byte));
+            write_comment(SET_UDATA_COMMENT, comment, &mut userdata);
         }
         out.attr(attr::SET_USERDATA, &userdata);
         if set.counter {

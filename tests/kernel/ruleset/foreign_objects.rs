@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use portsentry::nft::model::{Statement, Verdict};
 use portsentry::nft::{
-    Chain, Connection, Element, ElementInfo, Elements, FallbackLevel, Key, Order, Rule, Ruleset,
-    SetSpec,
+    Chain, Connection, Element, ElementInfo, Elements, FallbackLevel, Filling, Key, Order, Rule,
+    Ruleset, SetSpec,
 };
 use portsentry::ruleset::{self, SCHEMA, SetId};
 
@@ -140,7 +140,9 @@ fn rules_are_in_force_even_if_the_elements_of_one_set_are_refused() {
     let overlapping = vec![element("20.0.0.0/8"), element("20.1.0.0/16")];
     for (set, elements) in [(SetId::Blocked4, too_many), (SetId::BlockedNets4, overlapping)] {
         let beside = [(set.spec(), elements.clone()), (SetId::Blocked6.spec(), Vec::new())];
-        let instead = |id: SetSpec| (id == set).then(|| elements.clone());
+        let instead = |id: SetSpec| {
+            (id == set).then(|| Box::new(elements.clone().into_iter()) as Filling<'_>)
+        };
         for how in ["beside", "instead"] {
             Namespace::new().enter(|| {
                 let elements = if how == "beside" {
