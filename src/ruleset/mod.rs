@@ -137,7 +137,11 @@ pub fn at_rest(config: &Config, ephemeral: RangeInclusive<u16>) -> Ruleset {
     let mut config = config.clone();
     config.tcp.mode = PortMode::Off;
     config.udp.mode = PortMode::Off;
-    Ruleset { sets, ..for_config(&config, ephemeral) }
+    let Ruleset { mut chains, .. } = for_config(&config, ephemeral);
+    for chain in &mut chains {
+        chain.rules.retain(|rule| !matches!(rule.statements[..], [Statement::Update { .. }]));
+    }
+    Ruleset { sets, chains }
 }
 
 /// The ruleset for a configuration. `ephemeral` is `net.ipv4.ip_local_port_range`: where this
