@@ -119,7 +119,7 @@ impl Listing {
                 })
                 .collect()
             }
-            _ => self.counted_rows(&hosts, known.as_deref()),
+            _ => self.counted_rows(&hosts, &sources, known.as_deref()),
         }
         .into_iter();
         let all = page.into_iter().filter_map(|(source, host)| match host {
@@ -133,12 +133,12 @@ impl Listing {
     fn counted_rows(
         &mut self,
         hosts: &[(Source, bool)],
+        sources: &[Source],
         known: Option<&[Option<BlockDetails>]>,
     ) -> Vec<Option<BlockRow>> {
         let mut rows: Vec<Option<BlockRow>> = hosts.iter().map(|_| None).collect();
-        let sources: Vec<Source> = hosts.iter().map(|(source, _)| *source).collect();
         let packets =
-            blocked_packets::read(&mut self.connection, &sources).unwrap_or_else(|error| {
+            blocked_packets::read(&mut self.connection, sources).unwrap_or_else(|error| {
                 log::warn!("the list counts no packets: {}", error_chain(&error));
                 Vec::new()
             });

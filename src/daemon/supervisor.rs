@@ -63,8 +63,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const SWITCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// When the code that is resident is given back: when the start is over on all threads, and when all
-/// periodic work has run for the first time. Around each page of code that it needs the kernel maps
-/// others; what is needed again comes back alone.
+/// periodic work has run for the first time. Around each page of code that runs the kernel maps others,
+/// and much of what runs first does not run again.
 const SETTLED_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(40)];
 
 /// What the journal's thread gets for writing its last lines.

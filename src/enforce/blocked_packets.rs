@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::executor::Executor;
-use super::kernel::{Kernel, absent_is_fine};
+use super::kernel::Kernel;
+use super::slowed_packets::counters;
 use crate::engine::{Action, Report, Source};
 use crate::errors::error_chain;
 use crate::nft::{Connection, Element, Error, Key};
@@ -28,10 +29,10 @@ pub(crate) fn read(connection: &mut Connection, hosts: &[Source]) -> Result<Vec<
         if keys.is_empty() {
             continue;
         }
-        let found = absent_is_fine(connection.get_elements(set, &keys))?;
-        for ((at, _), info) in here().zip(found) {
-            if let (Some(place), Some(info)) = (all.get_mut(at), info) {
-                *place = info.packets;
+        let counted = counters(&mut |set, keys| connection.get_elements(set, keys), set, &keys)?;
+        for ((at, _), packets) in here().zip(counted) {
+            if let Some(place) = all.get_mut(at) {
+                *place = packets.unwrap_or(0);
             }
         }
     }

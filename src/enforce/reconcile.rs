@@ -7,7 +7,7 @@
 //!
 //! | wanted | in the kernel | what becomes of it |
 //! |---|---|---|
-//! | yes | the same | kept; comment and counter follow if they are missing |
+//! | yes | the same | kept |
 //! | yes | with another end | the kernel's end counts |
 //! | yes | no, though its set was there all the time | another program took it out: it is not blocked any more |
 //! | yes | no, because the set or the table was lost | restored with what is left of its time |

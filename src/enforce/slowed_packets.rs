@@ -43,6 +43,17 @@ pub(crate) fn read(
     Ok(all)
 }
 
+/// The packets that the elements with these keys have counted; `None` where there is no element.
+pub(super) fn counters(
+    get: &mut Read<'_>,
+    set: SetId,
+    keys: &[Key],
+) -> Result<Vec<Option<u64>>, Error> {
+    let found = absent_is_fine(get(set, keys))?;
+    let counters = found.into_iter().map(|info| info.map(|info| info.packets));
+    Ok(counters.chain(std::iter::repeat(None)).take(keys.len()).collect())
+}
+
 fn read_of(
     get: &mut Read<'_>,
     held: SetId,
@@ -51,13 +62,7 @@ fn read_of(
     let Some([packets, drops]) = slowed_packets::sets(held).filter(|_| !keys.is_empty()) else {
         return Ok(vec![None; keys.len()]);
     };
-    let mut counters = |set| {
-        let found = absent_is_fine(get(set, keys))?;
-        let counters = found.into_iter().map(|info| info.map(|info| info.packets));
-        Ok::<Vec<Option<u64>>, Error>(
-            counters.chain(std::iter::repeat(None)).take(keys.len()).collect(),
-        )
-    };
+    let mut counters = |set| counters(get, set, keys);
     let mut dropped = counters(drops)?;
     let mut all = counters(packets)?;
     for _ in 1..ROUNDS {

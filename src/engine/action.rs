@@ -21,7 +21,7 @@ pub enum Action {
         timeout: Option<Duration>,
         /// The reason, which is also the element's comment.
         reason: Reason,
-        /// The element exists: replace its timeout and keep its counter.
+        /// The element exists: replace its timeout.
         renew: bool,
     },
     /// Delete an element from the kernel's set. Answered by [`Outcome::Unblocked`].

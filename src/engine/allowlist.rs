@@ -84,16 +84,18 @@ impl AllowList {
     /// Whether `network` shares an address with one of the networks.
     pub fn overlaps(&self, network: &IpNet) -> bool {
         match network {
-            IpNet::V4(net) => self.v4.touch(u32::from(net.network()), u32::from(net.broadcast())),
-            IpNet::V6(net) => self.v6.touch(u128::from(net.network()), u128::from(net.broadcast())),
+            IpNet::V4(net) => self.v4.overlap(u32::from(net.network()), u32::from(net.broadcast())),
+            IpNet::V6(net) => {
+                self.v6.overlap(u128::from(net.network()), u128::from(net.broadcast()))
+            }
         }
     }
 
     /// Whether the list contains every address of `network`.
     pub fn covers(&self, network: &IpNet) -> bool {
         match network {
-            IpNet::V4(net) => self.v4.hold(u32::from(net.network()), u32::from(net.broadcast())),
-            IpNet::V6(net) => self.v6.hold(u128::from(net.network()), u128::from(net.broadcast())),
+            IpNet::V4(net) => self.v4.cover(u32::from(net.network()), u32::from(net.broadcast())),
+            IpNet::V6(net) => self.v6.cover(u128::from(net.network()), u128::from(net.broadcast())),
         }
     }
 
@@ -155,7 +157,7 @@ impl<T: Bits> Ranges<T> {
 
     /// Whether one of them may have an address of `first..=last`.
     #[inline]
-    fn may_touch(&self, first: T, last: T) -> bool {
+    fn may_overlap(&self, first: T, last: T) -> bool {
         let byte = first.first_byte();
         let word = self.bytes.get(usize::from(byte / 64)).copied().unwrap_or(0);
         word >> (byte % 64) & 1 == 1 || last.first_byte() != byte
@@ -169,12 +171,12 @@ impl<T: Bits> Ranges<T> {
 
     /// Whether one of them shares an address with `first..=last`.
     #[inline]
-    fn touch(&self, first: T, last: T) -> bool {
-        self.may_touch(first, last) && self.before(last).is_some_and(|range| range.1 >= first)
+    fn overlap(&self, first: T, last: T) -> bool {
+        self.may_overlap(first, last) && self.before(last).is_some_and(|range| range.1 >= first)
     }
 
     /// Whether one of them contains `first..=last`; adjacent ranges are merged, so one must suffice.
-    fn hold(&self, first: T, last: T) -> bool {
+    fn cover(&self, first: T, last: T) -> bool {
         self.before(first).is_some_and(|range| range.1 >= last)
     }
 }

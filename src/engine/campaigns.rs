@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use super::longterm::ways_with;
 use super::slowed::together;
 use super::{MonoTime, Source};
 use crate::probe::{Port, Signature, Transport};
@@ -224,15 +225,16 @@ impl Campaigns {
     /// The place of what has been counted, an entry or a lone head; else its bucket and tag.
     fn find(&self, now: MonoTime, shared: Shared) -> Result<Place, (usize, u32)> {
         let hash = match shared {
-            Shared::Network(network) => self.hasher.hash_one(bits(network)),
+            // Its host bits are zero, and have room for the length.
+            Shared::Network(network) => {
+                self.hasher.hash_one(network.bits() | u128::from(network.prefix_len()))
+            }
             Shared::Signature(signature) => self.hasher.hash_one(signature),
         };
         let bucket = (hash >> 32) as usize % self.heads.len().max(1);
         let (tag, half) = ((hash as u32).max(1), half(now));
         let Some(heads) = self.heads.get(bucket) else { return Err((bucket, tag)) };
-        // Without a branch for each: most are others.
-        let is_own = heads.map(|head| u32::from(head.tag == tag));
-        let mut own = is_own.into_iter().rev().fold(0, |all, is_own| all << 1 | is_own);
+        let mut own = ways_with(heads.map(|head| head.tag == tag));
         while own != 0 {
             let way = own.trailing_zeros() as usize;
             own &= own - 1;
@@ -427,15 +429,6 @@ impl Campaigns {
             *head = Head::default();
         }
     }
-}
-
-/// A network in one number: its host bits are zero, and the length is put there.
-fn bits(network: Source) -> u128 {
-    let bits = match network.addr() {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    bits | u128::from(network.prefix_len())
 }
 
 fn half(now: MonoTime) -> u8 {

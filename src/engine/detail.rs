@@ -9,7 +9,7 @@ const ROOM: usize = 22;
 const WORDS: [&str; 7] =
     [" tcp/", " udp/", " sctp/", " ip/", " ports in ", " addresses in ", " ports or more in a day"];
 
-/// Behind so many of these words a number is in two bytes.
+/// The first of these words are each followed by a number, in two bytes.
 const NUMBERED: usize = 4;
 
 /// The first byte that is no character of ASCII.

@@ -43,7 +43,7 @@ pub(super) enum State {
     Blocking { scanner: Option<Box<IpAddr>> },
     /// In force; the order for a new timeout is in flight.
     Renewing(Box<Renewal>),
-    /// In force; the query of its counter is in flight.
+    /// In force; the question whether its element is there is in flight.
     Checking,
     /// In force; the order to exempt these networks is in flight.
     Exempting(Exempt),

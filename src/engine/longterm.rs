@@ -108,10 +108,17 @@ fn place(hash: u64) -> (usize, u32) {
     ((hash >> 32) as usize % BUCKETS, (hash as u32).max(1))
 }
 
-/// Where the source is in its bucket. Without a branch: which one it is cannot be predicted.
+/// A bit for each place of a bucket that is the right one. Without a branch: which one it is cannot
+/// be predicted.
+#[inline]
+pub(super) fn ways_with<const N: usize>(is_own: [bool; N]) -> u32 {
+    let bits = is_own.into_iter().map(u32::from).zip(0..);
+    bits.fold(0, |all, (is_own, at)| all | is_own << at)
+}
+
+/// Where the source is in its bucket.
 fn find(bucket: &[Entry; WAYS], tag: u32) -> Option<usize> {
-    let is_own = bucket.map(|entry| u32::from(entry[0] as u32 == tag));
-    let own = is_own.into_iter().zip(0..).fold(0, |all, (is_own, at)| all | is_own << at);
+    let own = ways_with(bucket.map(|entry| entry[0] as u32 == tag));
     (own != 0).then_some(own.trailing_zeros() as usize)
 }
 

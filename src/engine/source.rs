@@ -67,6 +67,15 @@ impl Source {
         self.addr
     }
 
+    /// The first address as a number; IPv4 addresses in their mapped form (RFC 4291, 2.5.5.2).
+    #[inline]
+    pub(super) fn bits(self) -> u128 {
+        match self.addr {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    }
+
     /// The prefix length in bits.
     pub fn prefix_len(self) -> u8 {
         self.prefix_len

@@ -1,22 +1,23 @@
 //! The sets of blocked hosts and networks, and the chain that drops what they send.
 //!
-//! How many packets of a host were dropped, a counter of each element of its set would tell, but the
-//! kernel takes five times as long for an element that has one (Linux 6.18, a million: 0.8 s without,
-//! 4.3 s with counters), and most blocked hosts send nothing more. So the rules add a counter with the
-//! first packet that they drop.
+//! The elements of hosts have no counters: the kernel takes five times as long for one that has (Linux
+//! 6.18, a million: 0.8 s without, 4.3 s with counters), and most blocked hosts send nothing more. So
+//! the rules put a host into a set with counters when they drop its first packet.
 
 use std::time::Duration;
 
 use super::Builder;
 use super::family::{Family, each};
 use super::sets::SetId;
-use super::statements::{back, base_chain, chain, drop, goto, is_in, is_not_in, rule, update};
+use super::statements::{
+    back, base_chain, chain, counted_drop, goto, is_in, is_not_in, rule, update,
+};
 use super::{GATE_PRIORITY, MARK};
 use crate::nft::model::{Chain, Hook, Owner, Rule, Selector, Set, Statement};
 
 /// Maximum elements of each set of counts, 178 bytes each (measured on Linux 6.18); further hosts are
-/// not counted. Not as many as there may be blocks: with another number a reload would make the set
-/// anew, without its counts.
+/// not counted. Independent of `block.total`: a reload that changes the size of a set replaces the
+/// set, and the counts would be lost.
 const COUNTED_MAX: u32 = 1_000_000;
 
 /// A host's count is there for so long after its last packet.
@@ -68,7 +69,7 @@ impl Builder<'_> {
         let mut rules = Vec::new();
         if self.enforces() {
             let mut blocked = self.count_blocked();
-            blocked.push(rule("", dropped()));
+            blocked.push(rule("", counted_drop()));
             chains.push(chain(BLOCKED, blocked));
             let gate = |why, selector, blocked, address, allowed, end: &[Statement]| {
                 // Looked up only after a hit, so that ordinary traffic costs nothing more.
@@ -85,8 +86,8 @@ impl Builder<'_> {
             rules.extend([
                 gate(why, ip4, SetId::Blocked4, ip4, SetId::Allowed4, &[goto(BLOCKED)]),
                 gate("", prefix, SetId::Blocked6, ip6, SetId::Allowed6, &[goto(BLOCKED)]),
-                gate("", ip4, SetId::BlockedNets4, ip4, SetId::Allowed4, &dropped()),
-                gate("", ip6, SetId::BlockedNets6, ip6, SetId::Allowed6, &dropped()),
+                gate("", ip4, SetId::BlockedNets4, ip4, SetId::Allowed4, &counted_drop()),
+                gate("", ip6, SetId::BlockedNets6, ip6, SetId::Allowed6, &counted_drop()),
             ]);
         }
         chains.push(base_chain("gate", Hook::Prerouting, GATE_PRIORITY, rules));
@@ -105,8 +106,4 @@ impl Builder<'_> {
     fn hosts(&self) -> [Family; 2] {
         Family::both(self.config.block.ipv6.first)
     }
-}
-
-fn dropped() -> [Statement; 2] {
-    [Statement::Counter, drop()]
 }

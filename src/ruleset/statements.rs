@@ -114,6 +114,11 @@ pub(super) fn log(prefix: &'static str, group: u16) -> Statement {
     Statement::Log { prefix, group, snaplen: SNAPLEN, queue_threshold: QUEUE_THRESHOLD }
 }
 
+/// Drops the packet, and the rule counts it.
+pub(super) fn counted_drop() -> [Statement; 2] {
+    [Statement::Counter, drop()]
+}
+
 /// Drops the packet.
 pub(super) fn drop() -> Statement {
     Statement::Verdict(Verdict::Drop)

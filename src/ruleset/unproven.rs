@@ -15,7 +15,8 @@ use super::reflex::{STILL_PREFIX, past_rate};
 use super::sets::SetId;
 use super::slow::paced;
 use super::statements::{
-    chain, drop, goto, has_socket, is_in, is_not, is_not_in, log, opens, rule, to_service,
+    chain, counted_drop, drop, goto, has_socket, is_in, is_not, is_not_in, log, opens, rule,
+    to_service,
 };
 use crate::config::{CampaignAction, PortSet, ProtocolAction};
 use crate::nft::model::{Chain, Rule, Selector, Statement, ct_state, protocol};
@@ -126,11 +127,10 @@ impl Builder<'_> {
         (selector, set): (Selector, SetId),
         action: ProtocolAction,
     ) -> Vec<Rule> {
-        let dropped = || [Statement::Counter, drop()];
         if watched.is_empty() || action != ProtocolAction::Block {
-            return vec![rule("", dropped())];
+            return vec![rule("", counted_drop())];
         }
-        let only = |why, first| rule(why, [vec![first], dropped().into()].concat());
+        let only = |why, first| rule(why, [vec![first], counted_drop().into()].concat());
         vec![
             only("not watched", is_not_in(selector, set)),
             only("a service is no probe", has_socket()),

@@ -52,7 +52,8 @@ pub(super) fn sum<'a>(values: impl Iterator<Item = ValueRef<'a>>) -> i64 {
     sum.cast_signed()
 }
 
-/// Adds the eight bytes of a number, the lowest first. Those that are zero before it only multiply.
+/// Adds the eight bytes of a number, the lowest first. Adding a byte that is zero only multiplies, so
+/// that all zeros at the end are added at once.
 fn add_number(mut sum: u64, mut number: u64) -> u64 {
     let zeros = number.leading_zeros() / 8;
     while number != 0 {

@@ -34,7 +34,8 @@ pub trait EngineReader: Send {
     fn restore(&self, stored: Stored) -> Option<()>;
 }
 
-/// All blocks in pieces of so many places, of which this is the first; `None`: the packet thread does not answer.
+/// All blocks in pieces of so many places, of which the first is given with where the next begins.
+/// `None`: the packet thread does not answer.
 pub(super) fn pieces(
     engine: &dyn EngineReader,
     places: usize,

@@ -640,6 +640,7 @@ fn reasons_are_listed_right_after_a_repair_and_by_nft_soon_after() {
         "{}",
         daemon.log()
     );
+    assert!(!listing().contains("counter"), "nft(8) would not load it again");
 }
 
 // P15

@@ -44,7 +44,9 @@ impl Engine {
         };
         for source in sources {
             add(self.policy.account(source));
-            self.policy.prefix(source).into_iter().for_each(&mut add);
+            if let Some(prefix) = self.policy.prefix(source) {
+                add(prefix);
+            }
         }
         self.ledger.read_ahead(ahead.get(..count).unwrap_or_default());
     }

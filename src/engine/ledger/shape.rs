@@ -24,11 +24,10 @@ impl Key {
     /// The key of an account; a prefix has another one than its first address.
     fn of(source: Source, lengths: Ipv6Accounts) -> Self {
         let bits = match source.addr() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(address) if lengths.prefix() == Some(source.prefix_len()) => {
-                PREFIX | address.to_bits() >> 8
+            IpAddr::V6(_) if lengths.prefix() == Some(source.prefix_len()) => {
+                PREFIX | source.bits() >> 8
             }
-            IpAddr::V6(address) => address.to_bits(),
+            _ => source.bits(),
         };
         Self((bits >> 64) as u64, bits as u64)
     }

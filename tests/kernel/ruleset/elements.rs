@@ -131,6 +131,21 @@ fn renewing_keeps_the_count() {
     );
 }
 
+#[test]
+fn renewing_brings_no_counter_into_a_set_that_does_not_count() {
+    need!("nft");
+    let (namespace, _) = installed();
+    namespace.enter(|| {
+        let mut connection = Connection::open(SCHEMA).unwrap();
+        let element = Element::new(address("192.0.2.2")).timeout(Some(Duration::from_secs(60)));
+        connection.add_element(SetId::Held4, &element).unwrap();
+        assert!(connection.renew_element(SetId::Held4, &element).unwrap());
+    });
+    // With one, nft(8) would not load what it lists.
+    let set = namespace.run("nft", &["list", "set", "inet", "portsentry", "held4"]);
+    assert!(set.contains("192.0.2.2") && !set.contains("counter"), "{set}");
+}
+
 // D13
 #[test]
 fn ten_thousand_elements_go_in_and_out() {
